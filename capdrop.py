@@ -1,0 +1,1664 @@
+# SPDX-License-Identifier: MIT
+"""Give up root for good, keeping only what a Security stanza names.
+
+usage: capdrop check FILE                 parse and resolve: errors and warnings
+       capdrop plan FILE [--exec]         the steps as system calls; changes nothing
+       capdrop exec FILE -- COMMAND...    drop, verify, run the command
+       capdrop status [PID]               what a process holds now
+
+  --user NAME --group NAME --chroot DIRECTORY --supplemental-groups NAME,NAME...
+  --capabilities TEXT --privileges TEXT
+                      override the file's; with one of them FILE may be left out
+  --allow-new-privs   let setuid and file-capability programs work afterwards
+  --json              for check, plan and status
+  -q                  no warnings
+  -h, --version       this text; the version
+
+FILE - is standard input.  Exit status: 0 done; 1 check found an error; 2 usage;
+125 could not drop or answer (the command was not run); 126 the command cannot be
+executed; 127 it was not found; otherwise the command's own.
+
+In a program:
+
+    import capdrop
+    capdrop.drop(capdrop.load('/etc/myd.conf'))    # verified, or it does not return
+
+The file reads in the order of the data: text -> Security -> Plan -> State.
+"""
+import sys
+
+if __name__ == '__main__' and not (sys.flags.isolated or getattr(sys.flags, 'safe_path', False)):
+    del sys.path[0]     # the directory of this file: a ctypes.py planted there would run as root
+
+import errno
+import gc
+import os
+import stat
+import time
+
+import _codecs
+import _signal          # signal itself imports enum
+
+__version__ = '1.0'
+__all__ = ['ConfigError', 'Error', 'HalfDropped', 'Plan', 'RefusedError', 'Security', 'State',
+           'drop', 'launch', 'load', 'loads', 'plan', 'state']
+
+OPTIONS = ('user', 'group', 'supplemental_groups', 'capabilities', 'privileges', 'chroot')
+DEFAULT_USER = 'ecuser'                         # the documented default
+
+
+# ---------------------------------------------------------------------------- errors
+
+class Error(Exception):
+    """Nothing has been changed: the base of ConfigError and RefusedError."""
+
+
+class ConfigError(Error, ValueError):
+    """The configuration is wrong: message, and where: file (or the option's name), line, column (from 1) or None;
+    excerpt is the line with a caret under the column, or ''."""
+
+    def __init__(self, message, file=None, line=None, column=None, excerpt=''):
+        super().__init__(message)
+        self.message, self.file, self.line, self.column, self.excerpt = message, file, line, column, excerpt
+
+    def __str__(self):
+        return _at((self.file, self.line, self.column)) + self.message
+
+
+class RefusedError(Error, OSError):
+    """The system will not allow it, or it would not be safe."""
+
+
+class HalfDropped(BaseException):
+    """Only with on_failure='raise': the drop began and did not end as planned.  End the process now."""
+
+
+def _at(place):
+    file, line, column = place
+    return '' if not file else _printable(file) + (': ' if line is None else ':%d:%d: ' % (line, column))
+
+
+def _printable(text):
+    """`text` with whatever a terminal could act on escaped."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def _quietly(call, *args):
+    """call(*args), or None where that cannot be had and need not be."""
+    try:
+        return call(*args)
+    except (OSError, LookupError, ValueError, OverflowError, AttributeError, ImportError):
+        return None
+
+
+def _nearest(word, words):
+    """The one of `words` that was likely meant, or ''."""
+    import difflib
+    return ([one for one in words if one.startswith(word)] or difflib.get_close_matches(word, words, 1) or [''])[0]
+
+
+# ---------------------------------------------------------------------------- text -> Security
+
+class Security:
+    """The six options of a Security stanza; None is absent.
+
+    user, group, chroot, capabilities, privileges: text (user and group also int); supplemental_groups: a
+    sequence of names or ids, or one name.  Raises ConfigError for a value that no system could accept.
+    where[option]: (file, line, column) of every place that set it, the one in effect last.
+    """
+    __slots__ = OPTIONS + ('where', 'notes', 'writers', 'private')
+
+    def __init__(self, user=None, group=None, supplemental_groups=None, capabilities=None, privileges=None,
+                 chroot=None):
+        self.where = {}
+        self.notes = []         # warnings: (place, text)
+        self.writers = {}       # file that supplied a value -> who besides root could rewrite it
+        self.private = set()    # files whose text is not shown: not everyone may read them
+        for option, value in zip(OPTIONS, (user, group, supplemental_groups, capabilities, privileges, chroot)):
+            setattr(self, option, None)
+            if value is not None:
+                self.put(option, value, (option + '=', None, None))
+
+    def put(self, option, value, place):
+        """Check one value and let it replace an earlier one."""
+        listed, sets = option == 'supplemental_groups', option in ('capabilities', 'privileges')
+        texts = value if listed and not isinstance(value, (str, int)) else (value,)
+        texts = tuple(str(text) if isinstance(text, int) else text for text in texts)
+        for text in texts:
+            wrong = (
+                'is not text' if not isinstance(text, str) else
+                'is longer than 4096 characters' if len(text) > 4096 else
+                'has an empty name in it' if not text and listed else
+                'is empty' if not text and not sets else
+                'has a blank or comma in an element; write the list as ( %s )' % ' '.join(
+                    '"%s"' % word for word in text.replace(',', ' ').split()) if listed and set(' ,') & set(text) else
+                'is not an absolute path' if option == 'chroot' and text[0] != '/' else
+                ''.join(['holds %s, which is not allowed' % ascii(c) for c in text
+                         if not c.isprintable() or c == '\\' or sets and c > '~'][:1]))
+            if wrong:
+                raise ConfigError('%s %s' % (option, wrong), *place)
+        setattr(self, option, texts if listed else texts[0])
+        self.where.setdefault(option, []).append(place)
+
+    def place(self, option):
+        return self.where[option][-1] if option in self.where else (None, None, None)
+
+    def error(self, option, message, text='', offset=0):
+        """A ConfigError, `offset` characters into the value of an option; `text`, from it, stands for %s in the message."""
+        file, line, column = self.place(option)
+        shown = 'this value' if file in self.private else '"%s"' % _printable(text)
+        return ConfigError(option + ': ' + message.replace('%s', shown), file, line, column and column + offset)
+
+
+BLANK = b' \t\r\n\v\f'
+BLANKS = tuple(BLANK[i:i + 1] for i in range(len(BLANK)))
+OPEN = {'{': '}', '(': ')', '[': ']'}
+INCLUDES = (b'include', b'readonly_include')
+SEARCH_PATH = ':'.join('/opt/msys/ecelerity/etc' + end for end in ('', '/conf/global', '/conf/NODENAME', '/conf/default'))
+LIMIT = 64 << 20                                # bytes, of all files together
+_STOPS = bytes.maketrans(b'\t\r\n\v\f#"\'={}[]()', b' ' * 15)    # what ends a word -> blank
+_CONTINUED = bytes(range(0x80, 0xc0))            # UTF-8: not the first byte of a character
+_CURLY = ('\u201c', '\u201d', '\u2018', '\u2019')
+
+
+class _Source:
+    """One file's bytes and a position in them; errors know line and column."""
+    def __init__(self, name, data, directory=None, public=True):
+        self.name, self.data, self.directory, self.public = name, data, directory, public
+        self.pos = 3 if data.startswith(b'\xef\xbb\xbf') else 0
+        self.start = self.counted = self.pos, 1, 1      # an offset, its line and column, so that nothing is counted twice
+        self.barrier, self.window = 0, 1024     # see _leap
+        at = data.find(b'\0')
+        if at >= 0:
+            raise self.error(at, 'a NUL byte: this is not a text file')
+        view, at = memoryview(data), 0          # in pieces: a str of it all could be four times the size
+        while at < len(data):
+            try:
+                at += _codecs.utf_8_decode(view[at:at + 65536], 'strict', at + 65536 >= len(data))[1]
+            except UnicodeDecodeError as e:
+                raise self.error(at + e.start, 'not valid UTF-8') from None
+
+    def place(self, offset):
+        seen, line, column = self.counted if offset >= self.counted[0] else self.start
+        line += self.data.count(b'\n', seen, offset)
+        begin = self.data.rfind(b'\n', seen, offset) + 1
+        column = (1 if begin else column) + sum(        # in pieces: the line may be most of the file
+            len(self.data[at:min(at + 65536, offset)].translate(None, _CONTINUED)) for at in range(begin or seen, offset, 65536))
+        self.counted = offset, line, column
+        return self.name, line, column
+
+    def error(self, offset, message, text=None):
+        """A ConfigError here; `text`, from the file, stands for %s in the message if everyone may read the file."""
+        excerpt = ''
+        if text is not None:
+            message %= '"%s"' % _printable(text.decode('utf-8', 'replace')[:60]) if self.public else 'this'
+        if self.public:
+            start = max(self.data.rfind(b'\n', 0, offset) + 1, self.start[0], offset - 60)
+            before, line = (_printable(self.data[start:end].partition(b'\n')[0].decode('utf-8', 'replace').replace('\t', ' '))
+                            for end in (offset, offset + 60))
+            excerpt = '%s\n%s^' % (line.rstrip(), ' ' * len(before))
+        return ConfigError(message, *self.place(offset), excerpt)
+
+    def unclosed(self, bracket, offset):
+        return self.error(offset, 'missing %s: this %s is never closed' % (OPEN[bracket], bracket))
+
+    def token(self, after_name=False):
+        """The next token: (kind, text, offset).  kind is 'word', 'string', one of = ' { } ( ) [ ], or '' at the end."""
+        data, pos = self.data, self.pos
+        while True:
+            piece = data[pos:pos + 256]         # never the whole rest: that would be quadratic
+            rest = piece.lstrip(BLANK)
+            pos += len(piece) - len(rest)
+            if not piece:
+                self.pos = pos
+                return '', b'', pos
+            if rest[:1] == b'#':
+                pos = self.find(b'\n', pos)
+            elif data.startswith(b'/*', pos):
+                end = data.find(b'*/', pos + 2)
+                if end < 0:
+                    raise self.error(pos, 'this comment is never closed')
+                pos = end + 2
+            elif rest:
+                break
+        kind = chr(rest[0])
+        if kind == '"':
+            self.pos = self.string_end(pos)
+            return 'string', data[pos + 1:self.pos - 1], pos
+        if kind in '={}()[]\'':
+            self.pos = pos + 1
+            return kind, rest[:1], pos
+        self.pos = end = self.word_end(pos)
+        if after_name and kind == '/' and data[pos - 1:pos] in (b' ', b'\t'):
+            self.pos = end = self.pattern_end(pos, end)
+        elif b'/*' in data[pos:end]:
+            raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
+        return 'word', data[pos:end], pos
+
+    def find(self, what, start):
+        at = self.data.find(what, start)
+        return at if at >= 0 else len(self.data)
+
+    def string_end(self, start):
+        end = start
+        while True:
+            end = back = self.data.find(b'"', end + 1)
+            if end < 0:
+                raise self.error(start, 'this string is never closed')
+            while self.data[back - 1] == 92:    # \
+                back -= 1
+            if (end - back) % 2 == 0:
+                return end + 1
+
+    def word_end(self, end):
+        while True:
+            piece = self.data[end:end + 256].translate(_STOPS)
+            end += len(piece.partition(b' ')[0])
+            if b' ' in piece or not piece:
+                return end
+
+    def pattern_end(self, start, end):
+        """Where /regex/, an instance without quotation marks, ends: at the first / before a blank or { on its line."""
+        line = self.data[start + 1:start + 1024].partition(b'\n')[0] + b'\n'
+        if self.data[end:end + 1] in (b' ', b'\t') and line[end - start:].lstrip(BLANK).startswith(b'{'):
+            return end                          # Listen /tmp/2025 {
+        ends = [line.find(mark) for mark in (b'/ ', b'/\t', b'/\r', b'/\n', b'/{')]
+        return start + 2 + min([at for at in ends if at >= 0] or [end - start - 2])
+
+
+def _text(kind, raw):
+    """A word, or a string with its two escapes undone, as the operating system takes it."""
+    if kind == 'string':
+        raw = raw.replace(b'\\\\', b'\0').replace(b'\\"', b'"').replace(b'\0', b'\\')
+    return os.fsdecode(raw)
+
+
+class _Reader:
+    """Reads a configuration, includes in place, into one Security."""
+
+    def __init__(self, name):
+        self.name, self.security, self.stanzas = name, Security(), 0
+        self.budget, self.reading, self.opened, self.local = LIMIT, {}, {}, None
+        self.through = {}               # file -> the files that include it: they decide as well what it supplies
+
+    def file(self, path, fail):
+        """Read one file (path None: standard input) and all that it includes; fail(message) makes the error."""
+        name = path or '-'
+        try:
+            if path and not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError(errno.EINVAL, 'not a regular file')       # opening a device can act on it
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+            with open(os.open(path, flags) if path else 0, 'rb', closefd=bool(path)) as file:
+                st = self.opened[name] = os.fstat(file.fileno())
+                regular, key = stat.S_ISREG(st.st_mode), (st.st_dev, st.st_ino)
+                if path and not regular:
+                    raise OSError(errno.EINVAL, 'not a regular file')
+                limit = min(self.budget, st.st_size) if regular else self.budget
+                data = file.read(limit + 1)
+        except OSError as e:
+            raise fail('%s: %s' % (_printable(name), e.strerror)) from None
+        self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
+        if len(data) > limit or self.budget < 0:
+            raise fail('the configuration is larger than 64 MiB (4 KiB a file at least), or grew while it was read')
+        if key in self.reading.values():
+            raise fail('%s includes itself' % _printable(name))
+        if len(self.reading) > 32:
+            raise fail('includes are nested more than 32 deep')
+        public = not regular or st.st_mode & 0o004
+        if not public:
+            self.security.private.add(name)
+        self.through.setdefault(name, set()).update(self.reading)
+        self.reading[name] = key
+        self.items(_Source(name, data, path and os.path.dirname(os.path.abspath(path)), public))
+        del self.reading[name]
+
+    def include(self, source, kind, raw, at):
+        """A file, or all files of a directory, in place."""
+        if not raw or kind not in ('word', 'string') or raw.decode('utf-8').startswith(_CURLY):
+            raise source.error(at, 'include takes the name of one file or directory, in "quotation marks"')
+        path = self.find(source, _text(kind, raw), at)
+        fail = lambda message: source.error(at, message if source.public else 'this cannot be included')
+        if not os.path.isdir(path):
+            return self.file(path, fail)
+        try:
+            names = sorted(os.listdir(os.fsencode(path)))
+        except OSError as e:
+            raise fail('%s: %s' % (_printable(path), e.strerror)) from None
+        for name in (os.path.join(path, os.fsdecode(name)) for name in names if not name.startswith(b'.')):
+            if not os.path.isdir(name):
+                self.file(name, fail)
+
+    @staticmethod
+    def path(source, name, at):
+        """A file name, or what file:// names, as seen from the directory of the file it stands in."""
+        scheme, colon, rest = name.partition('://')
+        if colon and scheme.lower() != 'file':
+            raise source.error(at, 'only file:// can be included')
+        return os.path.join(source.directory or '', rest or name)
+
+    def find(self, source, name, at):
+        """The path of an included file: beside the including file first, then along the search path."""
+        path = self.path(source, name, at)
+        if os.path.isabs(path) and (os.path.exists(path) or path == name or '://' in name):
+            return path
+        search = os.environ.get('EC_CONF_SEARCH_PATH')
+        if search is None:
+            node = os.environ.get('EC_NODE_NAME') or os.uname()[1].partition('.')[0]
+            if '/' in node or '..' in node:
+                raise source.error(at, 'the node name "%s" cannot be part of a path' % _printable(node))
+            search = SEARCH_PATH.replace('NODENAME', node)
+        for directory in search.split(':'):
+            if directory.startswith('/') and os.path.exists(os.path.join(directory, name)):
+                return os.path.join(directory, name)
+        raise source.error(at, '%s is neither beside this file nor on the search path', os.fsencode(name))
+
+    def items(self, source):
+        """The global level: everything but Security, includes and Local_Changes_File is passed over."""
+        while True:
+            _leap(source)
+            kind, name, at = source.token()
+            if not kind:
+                return
+            if kind == 'word':
+                self.item(source, name.lower(), at)
+            elif kind in OPEN:
+                self.skip(source, kind, at)
+            elif kind == '}':
+                raise source.error(at, 'stray }: no stanza is open here')
+
+    def item(self, source, name, at):
+        mark = source.pos
+        kind, raw, here = source.token(after_name=True)
+        if name in INCLUDES:
+            self.include(source, kind, raw, here)
+        elif name == b'security':
+            if kind != '{':
+                raise source.error(here, 'the Security stanza has no name and no =: write Security {')
+            self.stanzas += 1
+            self.options(source, here)
+        elif kind == '=':
+            kind, raw, here = source.token()
+            if name == b'local_changes_file' and kind in ('word', 'string'):
+                self.local = source, self.path(source, _text(kind, raw), here), here
+            elif name.decode('utf-8') in OPTIONS:
+                self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name.decode()))
+            if kind in OPEN:
+                self.skip(source, kind, here)
+            elif kind not in ('word', 'string'):
+                source.pos = here
+        elif kind == '{' or kind in ('word', 'string') and source.token()[0] == '{':
+            self.skip(source, '{', source.pos - 1)
+        else:
+            source.pos = mark                   # a word on its own: what follows it starts the next item
+            return
+        if kind == 'word' and raw.lower() == b'security':
+            self.security.notes.append((source.place(here), 'a Security after a word of another item is not a stanza: '
+                                        'ignored'))
+
+    def skip(self, source, bracket, at):
+        """Pass over what a bracket opens; strings, comments and brackets in it still count."""
+        stack, before, name = [(bracket, at)], '', b''
+        while stack:
+            top = stack[-1][0]
+            kind, raw, at = source.token(before == 'name' and top == '{')
+            if kind == OPEN[top]:
+                stack.pop()
+            elif not kind or kind == '}':
+                raise source.unclosed(*stack[-1])
+            elif kind in OPEN:
+                stack.append((kind, at))
+                if name == b'security' and kind == '{':
+                    self.security.notes.append((source.place(at), 'a Security inside another stanza is not the global '
+                                                'one: ignored'))
+            name = raw.lower() if kind == 'word' and before != '=' else b''
+            before = 'name' if name else kind
+
+    def options(self, source, opened):
+        """What is in Security { }, read strictly."""
+        while True:
+            kind, raw, at = self.strict(source)
+            if kind == '}':
+                return
+            if not kind:
+                raise source.unclosed('{', opened)
+            option = raw.lower().decode('utf-8') if kind == 'word' else ''
+            if raw.lower() in INCLUDES:
+                raise source.error(at, 'include does not work inside Security: give the file a Security { } of its own')
+            if option not in OPTIONS:
+                guess = _nearest(option, OPTIONS) if source.public and option else ''
+                raise source.error(at, 'Security has no option %%s%s; it has %s' % (
+                    guess and ' (did you mean %s?)' % guess, ', '.join(OPTIONS)), raw)
+            kind, _, here = self.strict(source)
+            if kind != '=':
+                raise source.error(here if kind else at, 'expected = after %s' % option)
+            kind, raw, here = self.strict(source)
+            if kind not in ('word', 'string') and (kind != '(' or option != 'supplemental_groups'):
+                raise source.error(here if kind else at, '%s takes %s' % (
+                    option, 'a list: ( "mail" "adm" )' if option == 'supplemental_groups' else 'one word or string'))
+            place = source.place(here + (kind == 'string'))
+            value = self.group_list(source, here) if kind == '(' else raw.decode('utf-8')
+            try:
+                self.security.put(option, value, place)
+            except ConfigError as e:
+                raise source.error(here + (kind == 'string'), e.message if source.public else
+                                   '%s cannot have this value' % option) from None
+
+    def group_list(self, source, opened):
+        values, wanted = [], True               # wanted: after a comma an element has to come
+        while True:
+            kind, raw, at = self.strict(source, True)
+            if kind == ')' and not (wanted and values):
+                return values
+            if kind in ('', '}'):
+                raise source.unclosed('(', opened)
+            if kind == 'word' and raw == b',' and not wanted:
+                wanted = True
+                continue
+            if kind not in ('word', 'string') or kind == 'word' and b',' in raw:
+                raise source.error(at, 'expected a group or ), not %s; blanks stand between groups', raw)
+            values.append(raw.decode('utf-8'))
+            wanted = False
+
+    @staticmethod
+    def strict(source, listed=False):
+        """The next token, in Security: what is passed over elsewhere is an error."""
+        kind, raw, at = source.token()
+        if kind == "'":
+            raise source.error(at, 'a single quote: use " for strings')
+        if kind == 'word' and any(mark in raw.decode('utf-8') for mark in _CURLY):
+            raise source.error(at, 'a typographic quotation mark: use "')
+        if kind == 'word' and b';' in raw:
+            raise source.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
+        if kind == 'word' and raw[-1:] == b',' and not listed and raw != b',':
+            raise source.error(at, 'stray comma: nothing but blanks stands between options')
+        if kind == 'string' and source.data[source.pos:source.pos + 1] not in (
+                b'', b'}', b')', b'#', b',' * listed, *BLANKS):
+            raise source.error(source.pos, 'a blank has to follow a string')
+        return kind, raw, at
+
+    def finish(self):
+        """Local_Changes_File last; then what was set more than once, and who could rewrite what supplied a value."""
+        security = self.security
+        if self.local is not None:
+            source, path, at = self.local
+            fail = lambda message: source.error(at, 'Local_Changes_File: %s' % (message if source.public else 'unreadable'))
+            before = [(st.st_dev, st.st_ino) for st in self.opened.values()]
+            try:
+                st = os.stat(os.path.join('/', path))
+            except FileNotFoundError:
+                st = None                       # it is written when something is changed
+            except (OSError, ValueError) as e:
+                raise fail(_printable('%s: %s' % (path, getattr(e, 'strerror', e)))) from None
+            if st and (st.st_dev, st.st_ino) in before:
+                raise source.error(at, 'Local_Changes_File is one of the files already read')
+            if st:
+                self.file(os.path.join('/', path), fail)
+        if not self.stanzas:
+            raise ConfigError('there is no Security { } stanza', self.name)
+        for option, places in security.where.items():
+            file = places[-1][0]
+            if len(places) > 1:
+                security.notes.append((places[-1], '%s overrides %s' % (option, _at(places[-2])[:-2])))
+            if file in self.opened and file not in security.writers:
+                security.writers[file] = [one for name in [file] + sorted(self.through[file]) if name != '-'
+                                          for one in _file_writers(name, self.opened[name])]
+        return security
+
+
+# Passing over whole foreign stanzas at once.  A stretch that ends with the } of a line's start is whole if, with all
+# but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
+# read token by token.
+_SQUEEZE = bytes.maketrans(b'ABCDEFGHIJKLMNOPQRSTUVWXYZ', b'abcdefghijklmnopqrstuvwxyz')
+_OURS = (b'security', b'include', b'local_changes_file', b'user=', b'group=', b'groups=', b'capabilities=',
+         b'privileges=', b'chroot=')
+_PLAIN = bytes(c for c in range(256) if c not in b'{}()[]"#\n')
+
+
+def _leap(source):
+    while source.barrier <= source.pos:
+        end = source.data.rfind(b'\n}', source.pos, source.pos + source.window)
+        single = end < 0
+        if single:
+            end = source.find(b'\n}', source.pos)
+        if end - source.pos < 1 << 20 and end < len(source.data) and _whole(source.data[source.pos:end + 2]):
+            source.pos = end + 2
+            source.window = min(2 * source.window, 65536)
+        elif single:
+            source.barrier = end + 1            # up to here token by token, and no second try
+        else:
+            source.window = 1
+
+
+def _whole(stretch):
+    left = stretch.translate(None, _PLAIN).replace(b'""', b'')
+    commented, squeezed = b'#' in left, stretch.translate(_SQUEEZE, BLANK)
+    if b'/*' in stretch or b'\\"' in stretch or [word for word in _OURS if word in squeezed] or commented and [
+            word for word in _OURS if word[-1:] == b'=' and word[:-1] + b'#' in squeezed]:
+        return False
+    for rest in stretch.replace(b'\t/', b' /').split(b' /')[1:]:        # a bracket, quote or # of a /regex/ is none
+        if rest.partition(b'\n')[0].translate(None, _PLAIN):
+            return False
+    if commented and b'"' in left:              # sure only if no string spans lines
+        lines = [line.partition(b'#')[0] for line in left.split(b'\n')]
+        left = b'"' if [line for line in lines if line.count(b'"') % 2] else b''.join(lines)
+    elif commented:
+        first, *rest = left.split(b'#')
+        left = first + b''.join([part.partition(b'\n')[2] for part in rest])
+    pieces = left.split(b'"')                   # every other one is in a string
+    left = b''.join(pieces[::2]).replace(b'\n', b'')
+    for _ in range(64 if len(pieces) % 2 else 0):
+        left = left.replace(b'{}', b'').replace(b'()', b'').replace(b'[]', b'')
+        if not left:
+            return True
+    return False
+
+
+def load(path):
+    """Read a configuration file and all that it includes.  Reads files and their owners, EC_CONF_SEARCH_PATH,
+    EC_NODE_NAME and the node name, nothing else.  Raises ConfigError."""
+    path = os.fsdecode(path)
+    if '\0' in path:
+        raise ConfigError('the name of the configuration file has a NUL in it')
+    return _load(path, path)
+
+
+def _load(path, name):
+    reader = _Reader(name)
+    reader.file(path, lambda message: ConfigError(message))
+    return reader.finish()
+
+
+def loads(text, name='<string>'):
+    """The same from text (str); relative includes are looked for on the search path only."""
+    reader = _Reader(name)
+    reader.items(_Source(name, text.encode('utf-8', 'surrogatepass')))
+    return reader.finish()
+
+
+def _writers(path):
+    """Who besides root could replace or write an absolute path without symbolic links: [(component, kind, id)].
+
+    What root alone can write root alone can swap, so a component is looked at only below ones that stand still.
+    """
+    found, parts = [], [part for part in path.split('/') if part]
+    for depth in range(len(parts) + 1):
+        component = '/' + '/'.join(parts[:depth])
+        st = os.lstat(component)
+        if stat.S_ISLNK(st.st_mode):
+            raise OSError(errno.ELOOP, 'a symbolic link', component)
+        if st.st_uid:
+            found.append((component, 'user', st.st_uid))
+        if st.st_mode & stat.S_ISVTX and depth < len(parts):
+            continue                            # only owners can replace what is in it
+        if st.st_mode & 0o002:
+            found.append((component, 'everyone', None))
+        elif st.st_mode & 0o020 and (st.st_gid or _has_acl(component)):
+            found.append((component, 'group', st.st_gid) if not _has_acl(component) else
+                         (component, 'an access control list', None))       # the group bits are its mask
+    return found
+
+
+def _has_acl(path):
+    return bool(_quietly(lambda: os.getxattr(path, 'system.posix_acl_access')))     # not on every system
+
+
+def _file_writers(name, opened):
+    """The same for a file that was read, on its real path; a read-only mount cannot be rewritten."""
+    try:
+        path = os.path.realpath(name)
+        found, now = _writers(path), os.lstat(path)
+        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
+            return [(name, 'whoever replaced it while it was read', None)]
+        return [one for one in found if not os.statvfs(one[0]).f_flag & os.ST_RDONLY]
+    except OSError as e:
+        return [(name, 'someone unknown (%s)' % e.strerror, None)]
+
+
+def _who(kind, number):
+    return kind if number is None else '%s %d' % (kind, number)
+
+
+# ---------------------------------------------------------------------------- State
+
+class State:
+    """What a process holds: one type for what a plan must end in, what was read back and what `status` prints.
+
+    On Linux: uid and gid (real, effective, saved, filesystem), groups, permitted, effective, inheritable, ambient and
+    bounding (CapSet), securebits, keepcaps, no_new_privs, threads, root (device and inode of the root directory).
+    On SunOS: uid and gid (real, effective, saved), groups, permitted, limit, effective and inheritable (text of
+    priv_set_to_str(3C)), the flags aware, aware_reset, xpolicy and pfexec, zone, root.
+    warnings: those of the drop.
+    """
+
+    def __init__(self, fields, warnings=()):
+        self.__dict__.update(fields, warnings=tuple(warnings))
+
+    def fields(self):
+        return {name: value for name, value in vars(self).items() if name != 'warnings'}
+
+    def differences(self, other):
+        """[(field, in this one, in the other)]; the primary group in the list of groups makes no difference."""
+        key = lambda state, name: (set(state.groups) - {state.gid[0]} if name == 'groups' else getattr(state, name, None))
+        return [(name, value, getattr(other, name, None)) for name, value in self.fields().items()
+                if key(self, name) != key(other, name)]
+
+    def __eq__(self, other):
+        return isinstance(other, State) and not self.differences(other)
+
+    def __str__(self):
+        return '\n'.join('%-12s %s' % (name, _show(value)) for name, value in self.fields().items())
+
+    def as_dict(self):
+        """For JSON: sets as lists of names."""
+        return {name: list(value) if isinstance(value, (tuple, CapSet)) else value for name, value in self.fields().items()}
+
+
+def _show(value):
+    return ' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else str(value)
+
+
+def state(pid=None):
+    """What this process, or process `pid`, holds now.  Raises RefusedError."""
+    try:
+        return State(_platform().read(pid))
+    except (FileNotFoundError, ProcessLookupError):
+        raise RefusedError('there is no process %s, or /proc is not mounted' % pid) from None
+    except OSError as e:
+        raise RefusedError(_because(e)) from None
+
+
+def _refusing(call, *args):
+    """call(*args), with what the system does not allow as a RefusedError."""
+    try:
+        return call(*args)
+    except RefusedError:
+        raise
+    except OSError as e:
+        raise RefusedError(_because(e)) from None
+
+
+def _because(e):
+    return '%s: %s' % (e.filename, e.strerror) if e.filename is not None else e.strerror or str(e)
+
+
+# ---------------------------------------------------------------------------- the platforms
+#
+# What a platform does; it raises ValueError and OSError only, and knows nothing of names, files or options.
+#   option, largest_id    the option of the stanza that it applies; the largest user or group id
+#   parse(text)           the option's text as a set; ValueError(message, offset)
+#   powerful(want)        the names in it that amount to root
+#   read(pid)             the fields of a State
+#   rights(state)         {'user', 'group', 'groups', 'chroot'} that this State gives the right to change
+#   right, denied         their names, for messages, and what else may stand against changing groups
+#   goal(want, uid, exec, no_new_privs)    the fields that a drop must end in, as far as the process does not matter
+#   fit(goal, found, want, exec)           settle the rest; (refusals, warnings)
+#   setgroups, chroot, setgid, setuid      the calls that change the ids
+#   before, after         the steps around them, for (found, goal, want, exec)
+#   regain(found, goal)   steps that must fail afterwards
+#   hold(), release()     around a drop: tasks, a descriptor that reading back needs
+# A step is (its text, the function, its arguments...); the text shows the arguments: text.format(*arguments).
+
+PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 4, 7, 8             # linux/prctl.h
+PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
+PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47
+PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 1, 2, 4
+SECBIT_NOROOT, SECBIT_NOROOT_LOCKED, SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED = 1, 2, 16, 32   # linux/securebits.h
+SECBIT_NO_CAP_AMBIENT_RAISE = 64
+CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = 1 << 6, 1 << 7, 1 << 8, 1 << 18           # linux/capability.h
+# chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio sys_chroot sys_ptrace sys_admin
+# sys_boot mknod setfcap mac_override mac_admin perfmon bpf
+ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 22, 27, 31, 32, 33, 38, 39))
+# cap_copy_ext(3): this, a length n, and n bytes of each set, effective, permitted, inheritable in turn, low bits first
+CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
+CLONE_THREAD = 0x10000                                                  # linux/sched.h
+NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
+             'Buildroot: BR2_PACKAGE_LIBCAP)')
+
+
+class CapSet(int):
+    """A capability set: bit n is capability n (capabilities(7)).  Iterates over and prints as the names."""
+
+    def __iter__(self):
+        return (_platform().name(n) for n in range(64) if self >> n & 1)
+
+    def __str__(self):
+        missing = CapSet(_platform().every & ~self)
+        return ' '.join(self) or 'none' if bin(missing).count('1') > 16 else ' but '.join(
+            filter(None, ['all', ' '.join(missing)]))
+
+
+class Linux:
+    """Capabilities: capabilities(7), prctl(2), capget(2), cap_from_text(3), cap_get_proc(3)."""
+
+    option = 'capabilities'
+    largest_id = 4294967294             # 4294967295 is -1, "leave unchanged": setresuid(2)
+    right = {'user': 'cap_setuid', 'group': 'cap_setgid', 'groups': 'cap_setgid', 'chroot': 'cap_sys_chroot'}
+    denied = ', or /proc/self/setgroups says deny'      # user_namespaces(7)
+    tasks = None
+
+    def __init__(self):
+        try:
+            import ctypes
+            libc = ctypes.CDLL(None, use_errno=True)
+        except (ImportError, OSError) as e:
+            raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
+        try:
+            libcap = ctypes.CDLL('libcap.so.2', use_errno=True)     # by soname: find_library runs programs as root
+        except OSError:
+            raise OSError(errno.ENOENT, NO_LIBCAP) from None
+
+        def declare(library, name, restype, *argtypes):
+            """A C function; -1 or NULL raises OSError with errno and the name."""
+            function = getattr(library, name, None)
+            if function is None:
+                raise OSError(errno.ENOSYS, 'the C library has no %s' % name)
+            function.restype, function.argtypes = restype, argtypes
+
+            def call(*args):
+                result = function(*args)
+                if result is None or result == -1:      # the result first: errno may be stale
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+                return result
+            return call
+
+        c_int, c_uint, c_ulong, pointer = ctypes.c_int, ctypes.c_uint, ctypes.c_ulong, ctypes.c_void_p
+        self.prctl = declare(libc, 'prctl', c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+        self.capget = declare(libc, 'capget', c_int, pointer, pointer)
+        self.unshare = declare(libc, 'unshare', c_int, c_int)
+        self.setfsuid = declare(libc, 'setfsuid', c_uint, c_uint)
+        self.setfsgid = declare(libc, 'setfsgid', c_uint, c_uint)
+        self.cap_free = declare(libcap, 'cap_free', c_int, pointer)
+        self.cap_from_text = declare(libcap, 'cap_from_text', pointer, ctypes.c_char_p)
+        self.cap_to_name = declare(libcap, 'cap_to_name', pointer, c_int)
+        self.cap_copy_ext = declare(libcap, 'cap_copy_ext', ctypes.c_ssize_t, pointer, pointer, ctypes.c_ssize_t)
+        self.cap_copy_int = declare(libcap, 'cap_copy_int', pointer, ctypes.c_char_p)
+        self.cap_set_proc = declare(libcap, 'cap_set_proc', c_int, pointer)
+        self.ctypes, self.setgroups, self.chroot = ctypes, os.setgroups, os.chroot
+        self.header = (ctypes.c_uint32 * 2)(0x20080522, 0)      # _LINUX_CAPABILITY_VERSION_3, this thread
+        self.data = (ctypes.c_uint32 * 6)()                     # effective, permitted, inheritable: low words, high
+        self.every = CapSet(2 ** next(n for n in range(1, 65) if n == 64 or self.bit(PR_CAPBSET_READ, n) is None) - 1)
+
+    def setgid(self, gid):
+        return 'setresgid({}, {}, {})', os.setresgid, gid, gid, gid
+
+    def setuid(self, uid):
+        return 'setresuid({}, {}, {})', os.setresuid, uid, uid, uid
+
+    # sets: (permitted, effective, inheritable)
+
+    def name(self, n):
+        pointer = self.cap_to_name(n)
+        name = self.ctypes.string_at(pointer).decode()
+        self.cap_free(pointer)
+        return name
+
+    def set_step(self, permitted, effective, inheritable):
+        """The step that makes these the process's sets; its cap_t is kept for as long as the process lives."""
+        sets = [mask.to_bytes(8, 'little') for mask in (effective, permitted, inheritable)]
+        cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + bytes(byte for triple in zip(*sets) for byte in triple))
+        return ('cap_set_proc: permitted {1}; effective {2}; inheritable {3}', self.set_proc, cap,
+                CapSet(permitted), CapSet(effective), CapSet(inheritable))
+
+    def set_proc(self, cap, *shown):
+        self.cap_set_proc(cap)
+
+    def parse(self, text):
+        """The sets that a text names; ValueError(message, offset of the clause)."""
+        cap, offset = _quietly(self.cap_from_text, text.encode('ascii')), 0
+        if cap is None:
+            for clause in text.split():
+                offset = text.index(clause, offset)
+                if not self.takes(clause):
+                    raise ValueError(self.meant(clause), offset)
+                offset += len(clause)
+            raise ValueError('cap_from_text(3) does not take it', 0)
+        buffer = self.ctypes.create_string_buffer(64)
+        size = self.cap_copy_ext(buffer, cap, 64)
+        self.cap_free(cap)
+        raw = buffer.raw[5:size]
+        if buffer.raw[:4] != CAP_EXT_MAGIC or len(raw) != 3 * buffer.raw[4]:
+            raise OSError(errno.EPROTO, 'this libcap writes sets in another form', 'cap_copy_ext')
+        effective, permitted, inheritable = (CapSet(int.from_bytes(raw[i::3], 'little')) for i in range(3))
+        unknown = CapSet((permitted | effective | inheritable) & ~self.every)
+        if unknown:
+            last = self.every.bit_length() - 1
+            raise ValueError('this kernel has no capability %s; its last is %d, %s' % (
+                ' '.join(unknown), last, self.name(last)), 0)
+        if effective & ~permitted:
+            raise ValueError('%s cannot be effective without being permitted: add p' % CapSet(effective & ~permitted), 0)
+        return permitted, effective, inheritable
+
+    def takes(self, text):
+        cap = _quietly(self.cap_from_text, text.encode('ascii'))
+        return cap is not None and self.cap_free(cap) == 0
+
+    def meant(self, clause):
+        """What is wrong with a clause that cap_from_text refuses."""
+        known, split = list(self.every), min([clause.find(c) for c in '=+-' if c in clause] or [len(clause)])
+        names, flags = clause[:split].lower(), clause[split:].lower() or '+ep'
+        names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word for word in names.split(',') if word]
+        guess = (','.join(word if word in known else _nearest(word, known) or word for word in names) or 'cap_...') + flags
+        return '"%s" is not a clause of cap_from_text(3)%s%s' % (
+            clause, '' if split < len(clause) else ': it has no flags, such as +ep',
+            ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
+
+    def powerful(self, want):
+        return list(CapSet((want[0] | want[2]) & ROOT_EQUIVALENT))
+
+    # reading
+
+    def threads(self):
+        """How many threads there are: the largest answer of those that can tell, 0 if none can."""
+        answers = [0]
+        try:                                    # no effect with one thread, EINVAL with more: unshare(2)
+            answers.append(1 + self.unshare(CLONE_THREAD))
+        except OSError as e:
+            answers.append(2 if e.errno == errno.EINVAL else 0)
+        links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
+        answers.append(links.st_nlink - 2 if links else 0)      # . and .. and one directory a task
+        return max(answers)
+
+    def bit(self, *args):
+        """What prctl says of a capability, the last of args: 0, 1, or None if there is no such capability."""
+        try:
+            return self.prctl(*args + (0,) * (5 - len(args)))
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+
+    def bits(self, *args):
+        """A set read bit by bit, or None where the kernel has no such set."""
+        bits = [self.bit(*args, n) for n in range(self.every.bit_length())]
+        if self.bit(*args, 64) is not None or None in bits and set(bits) != {None}:
+            raise OSError(errno.EPROTO, 'does not answer as the kernel does', 'prctl(%d)' % args[0])
+        return None if None in bits else CapSet(sum(bit << n for n, bit in enumerate(bits)))
+
+    def read(self, pid=None):
+        if pid is not None:
+            return self.read_other(pid)
+        self.ctypes.memset(self.data, 0xa5, 24)         # a call that lies leaves it so
+        self.capget(self.header, self.data)
+        effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
+        if (effective | permitted | inheritable) & ~self.every:
+            raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
+        ambient, root = self.bits(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET), os.stat('/')
+        self.has_ambient = ambient is not None          # Linux 4.3
+        state = {
+            'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
+            'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
+            'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': self.bits(PR_CAPBSET_READ),
+            'securebits': self.bit(PR_GET_SECUREBITS), 'keepcaps': self.bit(PR_GET_KEEPCAPS),
+            'no_new_privs': self.bit(PR_GET_NO_NEW_PRIVS), 'threads': self.threads(), 'root': (root.st_dev, root.st_ino)}
+        for name, value in state.items():
+            if value is None:
+                raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
+        return state
+
+    def read_other(self, pid):
+        """From proc(5); securebits and keepcaps cannot be seen from outside."""
+        with open('/proc/%d/status' % pid, 'rb') as file:
+            lines = dict(line.decode('latin-1').rstrip('\n').split(':\t', 1) for line in file if b':\t' in line)
+        state = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
+        for name, key, base in (('permitted', 'CapPrm', 16), ('effective', 'CapEff', 16), ('inheritable', 'CapInh', 16),
+                                ('ambient', 'CapAmb', 16), ('bounding', 'CapBnd', 16), ('no_new_privs', 'NoNewPrivs', 10),
+                                ('threads', 'Threads', 10)):
+            if key in lines:                    # older kernels do not tell them all
+                state[name] = (CapSet if base == 16 else int)(lines[key], base)
+        root = _quietly(os.stat, '/proc/%d/root' % pid)         # needs the right to trace it
+        return dict(state, root=(root.st_dev, root.st_ino)) if root else state
+
+    # the goal, and whether this process can reach it
+
+    def rights(self, state):
+        needed = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID, 'chroot': CAP_SYS_CHROOT}
+        if _quietly(self.contents, '/proc/self/setgroups') == 'deny':       # user_namespaces(7)
+            del needed['groups']
+        return {name for name, bit in needed.items() if state.permitted & bit}
+
+    def goal(self, want, uid, exec, no_new_privs):
+        self.waived = not no_new_privs
+        if want is None and uid == 0:
+            return {}                           # documented: to run as root, leave capabilities out
+        permitted, effective, inheritable = want or (CapSet(0),) * 3
+        ambient = permitted if exec else CapSet(0)
+        goal = {'permitted': permitted, 'effective': effective, 'inheritable': CapSet(inheritable | ambient),
+                'ambient': ambient, 'keepcaps': 0}
+        if no_new_privs:
+            goal.update(no_new_privs=1, bounding=CapSet(permitted | inheritable))
+        return goal
+
+    def fit(self, goal, found, want, exec):
+        """Settle what depends on the process, in goal; (refusals, warnings)."""
+        root, setpcap = goal['uid'][0] == 0, found.permitted & CAP_SETPCAP
+        kept, warnings = CapSet(found.bounding & goal['bounding']), []
+        if kept != found.bounding and not setpcap:
+            warnings.append('the bounding set stays as it is, without cap_setpcap; no_new_privs holds all the same')
+            kept = found.bounding
+        goal['bounding'] = kept
+        if not os.path.isdir('/proc/self/fd'):
+            warnings.append('io_uring descriptors cannot be looked for: /proc is not mounted')
+        threads = found.threads != 1 and self.several(found.threads)
+        if root and want is None:
+            return [threads] if threads else [], warnings
+        if self.waived:
+            warnings.append('no_new_privs is waived: setuid and file-capability programs can raise privileges')
+        goal['securebits'] = found.securebits & ~SECBIT_KEEP_CAPS | root * (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
+        permitted, inheritable, ambient = goal['permitted'], goal['inheritable'], goal['ambient']
+        missing = CapSet(permitted & ~found.permitted)
+        unbound = CapSet(missing & ~found.bounding)
+        beyond = CapSet(inheritable & ~missing & ~found.inheritable & ~(found.bounding & found.permitted))
+        passive = CapSet(permitted & ~goal['effective'])
+        refusals = [
+            threads,
+            missing and '%s: not in this process\'s permitted set%s' % (
+                missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
+                if unbound else '; start it as root, or with this capability'),
+            beyond and '%s: not in the bounding set, so cannot be made inheritable' % beyond,
+            exec and passive and '%s: permitted but not effective, which cannot survive exec; write +ep' % passive,
+            ambient and not self.has_ambient and 'this kernel has no ambient capabilities: the command could not keep any',
+            ambient & ~found.ambient and found.securebits & SECBIT_NO_CAP_AMBIENT_RAISE and
+            'SECBIT_NO_CAP_AMBIENT_RAISE is set: the command could not keep %s' % ambient,
+            found.securebits & SECBIT_KEEP_CAPS_LOCKED and (found.keepcaps or self.keep(found, goal)) and
+            'SECBIT_KEEP_CAPS is locked, and the plan has to change it',
+            root and goal['securebits'] & ~found.securebits and (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
+            'user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, and so cap_setpcap',
+        ]
+        return [text for text in refusals if text], warnings
+
+    @staticmethod
+    def contents(path):
+        with open(path, 'rb') as file:
+            return file.read().decode('utf-8', 'replace').strip()
+
+    def several(self, count):
+        tasks = sorted(_quietly(os.listdir, '/proc/self/task') or (), key=int)
+        names = ['%s %s' % (task, _quietly(self.contents, '/proc/self/task/%s/comm' % task)) for task in tasks]
+        return ('more than one thread (%s): capabilities are per thread and the others would keep theirs; drop before starting '
+                'threads' % (_printable(', '.join(names)) or 'they cannot be listed without /proc') if count else
+                'cannot tell whether this process has one thread: unshare(2) is blocked and /proc is not mounted')
+
+    @staticmethod
+    def keep(found, goal):
+        """Must capabilities be kept over the change of user?"""
+        return (goal['permitted'] | goal['inheritable']) and goal['uid'][0] != 0 and 0 in found.uid
+
+    # steps
+
+    def before(self, found, goal, want, exec):
+        needed = found.permitted & (CAP_SETUID | CAP_SETGID | CAP_SETPCAP | CAP_SYS_CHROOT)
+        root, drops = goal['uid'][0] == 0, CapSet(found.bounding & ~goal['bounding'])
+        raised = needed & ~found.effective and self.set_step(found.permitted, found.effective | needed, found.inheritable)
+        return [raised] if root and want is None else [
+            raised,
+            self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
+                                  PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
+            self.keep(found, goal) and ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0),
+            drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, PR_CAPBSET_DROP),
+            goal['securebits'] & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
+                                                        PR_SET_SECUREBITS, goal['securebits'], 0, 0, 0),
+            root and ('prctl(PR_SET_DUMPABLE, {1})', self.prctl, PR_SET_DUMPABLE, 0, 0, 0, 0),
+        ]
+
+    def after(self, found, goal, want, exec):
+        last, ambient = self.set_step(goal['permitted'], goal['effective'], goal['inheritable']), goal['ambient']
+        return [last] if goal['uid'][0] == 0 and want is None else [
+            (found.keepcaps or self.keep(found, goal)) and
+            ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
+            last,
+            ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each of {0})', self.each, ambient,
+                         PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE),
+            goal['no_new_privs'] and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        ]
+
+    def each(self, bits, *args):
+        for n in range(64):
+            if bits >> n & 1:
+                self.prctl(*args + (n,) + (0,) * (4 - len(args)))
+
+    def regain(self, found, goal):
+        return [found.permitted & ~goal['permitted'] and self.set_step(found.permitted, found.permitted, 0)]
+
+    def hold(self):
+        for _ in range(100):                    # a thread that was joined lives on for a moment in the kernel
+            if self.threads() <= 1:
+                break
+            time.sleep(0.002)
+        self.tasks = _quietly(os.open, '/proc/self/task', os.O_RDONLY | os.O_DIRECTORY)
+
+    def release(self):
+        if self.tasks is not None:
+            os.close(self.tasks)
+            self.tasks = None
+
+
+def _solaris():
+    """The platform of SunOS, from the file beside this one, wherever the two were copied to."""
+    from importlib.util import module_from_spec, spec_from_file_location
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'solaris_priv.py')
+    if not os.path.exists(path):
+        raise OSError(errno.ENOENT, 'on SunOS solaris_priv.py is needed beside capdrop.py')
+    spec = spec_from_file_location('solaris_priv', path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Solaris()
+
+
+PLATFORMS = {'linux': Linux, 'sunos5': _solaris}
+_loaded = []
+
+
+def _platform():
+    if not _loaded:
+        if sys.platform not in PLATFORMS:
+            raise RefusedError('capdrop drops on Linux and SunOS, not on %s' % sys.platform)
+        _loaded.append(_refusing(PLATFORMS[sys.platform]))
+    return _loaded[0]
+
+
+# ---------------------------------------------------------------------------- Security -> Plan
+
+class Plan:
+    """What `drop` will do, and the State it must end in.  It holds no descriptor.
+
+    security, exec, no_new_privs: as given; found, goal: State now and afterwards (goal None: it cannot be told);
+    steps: what will be called, in order; attempts: what must fail afterwards; refusals: why it will not be done.
+    """
+    __slots__ = ('security', 'exec', 'no_new_privs', 'platform', 'user', 'uid', 'gid', 'groups', 'want',
+                 'found', 'goal', 'account', 'steps', 'attempts', 'refusals', 'notes', 'jail', 'poll', 'quiet')
+
+    def __init__(self, security, exec, no_new_privs):
+        self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
+        self.platform, self.refusals, self.notes = _platform(), [], list(security.notes)
+        self.user = self.uid = self.gid = self.groups = self.want = None        # what the name service says
+        self.found = self.goal = self.account = self.jail = self.poll = None
+        self.steps, self.attempts, self.quiet = [], [], True
+
+    @property
+    def warnings(self):
+        return [_at(place) + text for place, text in self.notes]
+
+    def note(self, option, text):
+        if text:
+            self.notes.append((self.security.place(option), text))
+
+    def close(self):
+        self.platform.release()
+        if self.jail is not None:
+            os.close(self.jail)
+            self.jail = None
+
+    def __str__(self):
+        return '\n'.join(_plan_lines(self))
+
+
+def plan(security, exec=False, no_new_privs=True):
+    """What drop (exec=True: launch) would do with `security` in this process.  Changes nothing, needs no rights.
+
+    Raises ConfigError for values that nothing can be done with; what else stands against it is in refusals.
+    """
+    p = _refusing(_goal, security, exec, no_new_privs)
+    try:
+        p.platform.hold()
+        _refusing(_fit, p)
+    finally:
+        p.close()
+    return p
+
+
+def _goal(security, exec, no_new_privs, errors=None):
+    """A Plan with what the stanza and the name service say; looks at no process.
+
+    user is the account (a passwd entry) or None; uid, gid and groups are None where the process decides.
+    Raises the first ConfigError, or adds them all to `errors`.
+    """
+    import grp
+    import pwd
+    p, found = Plan(security, exec, no_new_privs), [] if errors is None else errors
+    text = getattr(security, p.platform.option)
+
+    def look_up(option, text, by_name, by_number):
+        """(the id, its entry or None) of a name or, if there is none of that name, a number."""
+        entry, largest = _quietly(by_name, os.fsdecode(text.encode('utf-8'))), p.platform.largest_id
+        number = entry[2] if entry else int(text) if set(text) <= set('0123456789') else None
+        if number is None or not 0 <= number <= largest:
+            found.append(security.error(option, 'there is no account or group %s' if number is None else
+                                        '%%s is not an id from 0 to %d' % largest, text))
+            return None, None
+        return number, entry or _quietly(by_number, number)
+
+    if security.user is not None:
+        p.uid, p.user = look_up('user', security.user, pwd.getpwnam, pwd.getpwuid)
+        p.gid = p.user and p.user.pw_gid
+    else:
+        p.user = _quietly(pwd.getpwnam, DEFAULT_USER)      # it may not be needed
+    if security.group is not None:
+        p.gid = look_up('group', security.group, grp.getgrnam, grp.getgrgid)[0]
+    elif p.uid is not None and p.user is None:
+        found.append(security.error('user', '%s has no account, so no primary group: name a group', security.user))
+    if security.supplemental_groups is not None:
+        names, most = set(security.supplemental_groups), os.sysconf('SC_NGROUPS_MAX')
+        if len(names) > most:                   # before they are all looked up
+            raise RefusedError('%d supplementary groups: this system takes %d' % (len(names), most))
+        p.groups = tuple(sorted({look_up('supplemental_groups', name, grp.getgrnam, grp.getgrgid)[0]
+                                 for name in names} - {None}))
+    if text is not None:
+        try:
+            p.want = p.platform.parse(text)
+        except ValueError as e:
+            private = security.place(p.platform.option)[0] in security.private
+            found.append(security.error(p.platform.option, 'not a value for it' if private else e.args[0], offset=e.args[1]))
+    if errors is None and found:
+        raise found[0]
+    return p
+
+
+def _fit(p):
+    """Hold the goal against this process: found, goal, steps, attempts, and why not: refusals."""
+    platform, security, user, uid, gid, groups = p.platform, p.security, p.user, p.uid, p.gid, p.groups
+    p.refusals, p.notes = [], list(security.notes)
+    refuse = p.refusals.append
+    found = p.found = State(platform.read())
+    rights = platform.rights(found)
+    lacks = {what: '%s is not in this process\'s permitted set' % name for what, name in platform.right.items()}
+
+    # the ids
+    if uid is None and 'user' in rights:
+        if user is None:
+            refuse('no user is named, and the default, %s, has no account: name one' % DEFAULT_USER)
+            return
+        uid, gid = user.pw_uid, user.pw_gid if gid is None else gid
+    elif uid is None:
+        uid, user = found.uid[1], None
+        if 0 in found.uid:
+            refuse('no user is named, and this process is root without the right to change that: %s' % lacks['user'])
+    gid = found.gid[1] if gid is None else gid
+    for what, new, old in (('user', uid, found.uid), ('group', gid, found.gid)):
+        if new not in old[:2] and what not in rights:
+            refuse('cannot change %s to %d: %s' % (what, new, lacks[what]))
+    if groups is not None:
+        if 'groups' not in rights and set(groups) - {gid} != set(found.groups) - {gid}:
+            refuse('cannot change the supplementary groups, %s, to %s: %s%s' % (
+                _show(found.groups), _show(groups), lacks['groups'], platform.denied))
+    elif 'groups' in rights:
+        groups, others = (), _groups_of(user)
+        p.note('user', others - {gid} and 'without supplemental_groups it is not in the groups of %s: %s' % (
+            user.pw_name, _show(tuple(sorted(others - {gid})))))
+    else:
+        groups = found.groups
+        p.note('user', set(groups) - {gid} and 'the supplementary groups stay as they are, %s: %s' % (
+            _show(groups), lacks['groups']))
+    goal = dict(found.fields(), uid=(uid,) * len(found.uid), gid=(gid,) * len(found.gid), groups=groups)
+
+    # the sets, the descriptors, the root directory
+    goal.update(platform.goal(p.want, uid, p.exec, p.no_new_privs))
+    refusals, warnings = platform.fit(goal, found, p.want, p.exec)
+    p.refusals += refusals + _descriptors(p)
+    for text in warnings:
+        p.note(platform.option, text)
+    if security.chroot is not None:
+        if 'chroot' not in rights:
+            refuse('cannot change the root directory: %s' % lacks['chroot'])
+        try:
+            p.jail, st = _open_jail(os.fsdecode(security.chroot.encode('utf-8')))
+            goal['root'] = st.st_dev, st.st_ino
+            p.note('chroot', not _may_enter(security.chroot, uid, gid, groups) and
+                   'user %d cannot enter the directory that is to be its root' % uid)
+        except OSError as e:
+            refuse('chroot: %s' % _because(e))
+
+    p.goal, p.account = State(goal), user
+    if 0 in found.uid or rights:
+        _distrust(p, uid, gid, groups, user, refuse)
+    _warn(p, uid, gid, groups, user)
+    if p.goal == found and p.jail is None:
+        p.steps, p.attempts = [], []            # already held
+    else:
+        p.steps, p.attempts = _steps(p, 'groups' in rights), _attempts(p)
+
+
+def _steps(p, may_set_groups):
+    """The order of the drop, written here and in the platform's before and after, and nowhere else."""
+    platform, goal, jail = p.platform, p.goal.fields(), p.jail is not None
+    sets = p.found, goal, p.want, p.exec
+    return [row for row in platform.before(*sets) + [
+        may_set_groups and ('setgroups({})', platform.setgroups, list(goal['groups'])),
+        jail and ('fchdir(descriptor of the root to be)', os.fchdir, p.jail),
+        jail and ('chroot("{}")', platform.chroot, '.'),
+        jail and ('chdir("{}")', os.chdir, '/'),
+        jail and ('stat("/"), stat("."): device and inode {}', _at_root, goal['root']),
+        platform.setgid(goal['gid'][0]),        # before setuid takes the right away
+        platform.setuid(goal['uid'][0]),
+    ] + platform.after(*sets) if row]
+
+
+def _attempts(p):
+    """What must fail afterwards; not made where a retained right would allow it, or nothing is to be regained."""
+    platform, found, goal = p.platform, p.found, p.goal
+    kept, uid, gid = platform.rights(goal), goal.uid[0], goal.gid[0]
+    rows = [platform.setuid(old) for old in sorted(set(found.uid) - {uid}) if 'user' not in kept and uid != 0]
+    rows += [platform.setgid(old) for old in sorted(set(found.gid) - {gid}) if 'group' not in kept]
+    if set(found.groups) - {gid} != set(goal.groups) - {gid} and 'group' not in kept:
+        rows.append(('setgroups({})', platform.setgroups, list(found.groups)))
+    return [row for row in rows + platform.regain(found, goal.fields()) if row]
+
+
+def _open_jail(path):
+    """A descriptor of a directory that only root can replace or write, and its fstat."""
+    if '..' in path.split('/'):
+        raise OSError(errno.EINVAL, 'write it without ..', path)
+    for component, kind, number in _writers(path):
+        raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number), component)
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    fd = os.open(path, getattr(os, 'O_PATH', os.O_RDONLY) | os.O_NOFOLLOW)
+    return fd, os.fstat(fd)
+
+
+def _at_root(identity):
+    for path in '/', '.':
+        st = os.stat(path)
+        if (st.st_dev, st.st_ino) != identity:
+            raise OSError(errno.EPROTO, 'not the directory that was opened', path)
+
+
+def _descriptors(p):
+    """Why open descriptors stand against the drop: what was opened keeps the rights of its opener."""
+    names, refusals = _quietly(os.listdir, '/proc/self/fd'), []
+    limit = min(os.sysconf('SC_OPEN_MAX'), 1 << 20) if p.security.chroot is not None else 0
+    for fd in map(int, names) if names is not None else range(limit):
+        st = _quietly(os.fstat, fd)             # None: the listing's own, closed again
+        path = st and _quietly(os.readlink, '/proc/self/fd/%d' % fd) or 'unknown'
+        if path == 'anon_inode:[io_uring]':
+            refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
+        elif st and stat.S_ISDIR(st.st_mode) and p.security.chroot is not None and fd != p.platform.tasks:
+            refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (fd, _printable(path)))
+    return refusals
+
+
+def _may_enter(path, uid, gid, groups):
+    st = _quietly(os.stat, path)
+    return uid == 0 or st and st.st_mode >> (6 if st.st_uid == uid else 3 if st.st_gid in {gid, *groups} else 0) & 1
+
+
+def _groups_of(user):
+    return set(os.getgrouplist(user.pw_name, user.pw_gid)) if user else set()
+
+
+def _distrust(p, uid, gid, groups, user, refuse):
+    """Refuse a configuration that could be rewritten by someone who must not decide what root does."""
+    security, told = p.security, set()
+    for option in OPTIONS:
+        file = security.place(option)[0]
+        writers = security.writers.get(file, ())
+        strangers = [one for one in writers if one[1:] not in (('user', uid), ('group', user.pw_gid if user else None))]
+        if strangers and file not in told:
+            component, kind, number = strangers[0]
+            refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
+                _printable(file), _who(kind, number), _printable(component)))
+        elif writers and file not in told:
+            p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' % _printable(file))
+        told.add(file)
+        others = _groups_of(user) if writers else set()
+        more = (_show(tuple(sorted({'group': {gid}, 'supplemental_groups': set(groups)}.get(option, set()) - others)))
+                if option != p.platform.option or p.want is None else ' '.join(p.platform.powerful(p.want)) or 'none')
+        if writers and more != 'none':
+            refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
+                _at(security.place(option)), option, more))
+
+
+def _warn(p, uid, gid, groups, user):
+    """What is allowed and yet worth a line."""
+    option, powerful = p.platform.option, p.platform.powerful(p.want) if p.want is not None else ()
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        children = True
+    except (AttributeError, OSError):
+        children = False
+    library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
+    closed = [library[:i] for i, c in enumerate(library) if c == '/' and i and not _may_enter(library[:i], uid, gid, groups)]
+    p.note('user', uid == 0 and p.want is None and 'user is root and %s is absent: root keeps everything' % option)
+    p.note('user', uid == 0 and p.want is not None and 'uid 0 still owns /etc and /proc/sys: this is not confinement')
+    p.note('group', uid != 0 and (gid == 0 or 0 in groups) and 'group 0 is root\'s own: what it may write stays writable')
+    p.note(option, powerful and 'amounts to root: %s' % ' '.join(powerful))
+    p.note('user', user and uid == user.pw_uid and user.pw_name == 'nobody' and
+           'nobody is shared by many: any of its processes can trace the others')
+    p.note('user', children and 'children already started keep what they have')
+    p.note('user', closed and 'user %d cannot enter %s: importing modules later will fail' % (uid, _printable(closed[0])))
+
+
+def _plan_lines(p):
+    security = p.security
+    for option in OPTIONS:
+        value, places = getattr(security, option), security.where.get(option, ())
+        shown = 'absent' if value is None else '"%s"' % value if isinstance(value, str) else '( %s )' % ' '.join(value)
+        unused = option in ('capabilities', 'privileges') and option != p.platform.option
+        yield ''.join(['%-20s %s' % (option, shown), ', not applied on this system' * unused] + [
+            ', %s %s' % (word, _at(place)[:-2]) for word, place in zip(('from', 'over', 'over'), places[::-1])])
+    if p.goal is not None:
+        yield 'steps:' if p.steps else 'steps: none, this is already held'
+        for number, row in enumerate(p.steps, 1):
+            yield '%4d  %s' % (number, _step_text(*row))
+        yield '      then every field below is read back%s' % (', and these must fail:' if p.attempts else '')
+        for row in p.attempts:
+            yield '      %s' % _step_text(*row)
+        yield 'ends as:\n' + str(p.goal)
+
+
+def _step_text(text, call, *args):
+    return text.format(*args)
+
+
+# ---------------------------------------------------------------------------- Plan -> State
+
+_held = []              # (the six values, the State) of each drop made
+
+def drop(security, no_new_privs=True, on_failure='exit'):
+    """Become what `security` (a Security or a Plan) names, for good, and return the State read back.
+
+    Raises ConfigError or RefusedError with nothing changed.  Once the first step is made, anything that fails or
+    reads back wrong writes one line to descriptor 2 and ends the process with status 125 (on_failure='raise':
+    raises HalfDropped, a BaseException).  Call it before starting threads.  no_new_privs=False lets setuid and
+    file-capability programs work afterwards.  credentials(7), capabilities(7), privileges(7).
+    """
+    values = security if isinstance(security, Security) else security.security
+    mode = (security.exec, security.no_new_privs) if values is not security else (False, bool(no_new_privs))
+    key = [getattr(values, option) for option in OPTIONS], mode
+    if _held and _held[-1][0] == key and state() == _held[-1][1]:
+        return _held[-1][1]                     # in a jail the names could not be looked up again
+    p = security if isinstance(security, Plan) else _refusing(_goal, security, False, no_new_privs)
+    if values.chroot is not None:
+        _preload()
+    result = _drop(p, on_failure, False)
+    _held.append((key, result))
+    return result
+
+
+def launch(security, argv, no_new_privs=True, env=None):
+    """Drop and exec: does not return.  argv: the command, looked for on PATH (never in the current directory);
+    env: its environment, default os.environ, with HOME, USER, LOGNAME and SHELL set when the user changes.
+
+    Raises ConfigError or RefusedError with nothing changed; afterwards ends with 125, 126 or 127, or as the command.
+    """
+    p = security if isinstance(security, Plan) else _refusing(_goal, security, True, no_new_privs)
+    argv = [os.fsencode(word) for word in argv]
+    env = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
+    if not p.exec or not argv or any(b'\0' in word for word in argv + list(env) + list(env.values())):
+        raise ValueError('launch needs a plan(..., exec=True), a command, and no NUL in it or its environment')
+    search = [d + b'/' for d in env.get(b'PATH', os.fsencode(os.defpath)).split(b':') if d[:1] == b'/'] if argv[0] else []
+    _drop(p, 'exit', True)
+    _exec(p, [b''] if b'/' in argv[0] else search, argv, env)
+
+
+def _drop(p, on_failure, launching):
+    """Drop with every signal blocked and garbage collection off: a handler or finalizer of the caller's that ran half-way
+    would run with rights that are about to go.  Handlers that are due run first, here."""
+    p.poll = _poll()                            # now, while something can be imported
+    signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
+    collecting, mask = gc.isenabled(), _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    try:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, signals)
+        gc.disable()
+        earlier = p.found
+        p.platform.hold()
+        _refusing(_fit, p)
+        if earlier is not None and earlier != p.found and p.steps:
+            raise RefusedError('this process is no longer as the plan found it: %s changed' % ', '.join(
+                name for name, _, _ in earlier.differences(p.found)))
+        if p.refusals:
+            raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
+        for text in () if p.quiet else p.warnings:
+            _say(p.poll, 'warning: ' + text)
+        for number in signals if launching else ():
+            # Python ignores SIGPIPE and SIGXFSZ, and exec would pass that on; handlers end with exec anyway
+            if number in (_signal.SIGPIPE, _signal.SIGXFSZ) or callable(_signal.getsignal(number)):
+                _signal.signal(number, _signal.SIG_DFL)
+        state = State(p.goal.fields(), p.warnings)
+        if p.steps:
+            _run_steps(p, on_failure)
+    finally:
+        p.close()
+        if collecting:
+            gc.enable()
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    return state
+
+
+def _run_steps(p, on_failure):
+    """The drop itself: from here on only system calls, and whatever goes wrong ends the process."""
+    doing, args = '', ()
+    try:
+        for doing, call, *args in p.steps:
+            call(*args)
+        doing = 'reading back'
+        _read_back(p)
+        for doing, call, *args in p.attempts:
+            try:
+                call(*args)
+            except OSError as e:
+                if e.errno not in (errno.EPERM, errno.EINVAL):     # not refused, but prevented: it proves nothing
+                    raise
+            else:
+                raise OSError(errno.EPROTO, 'succeeded, though it must fail now')
+        doing = 'reading back after the attempts to regain'
+        _read_back(p)
+    except BaseException as e:
+        failure = 'half-dropped and so ended: %s: %s' % (
+            doing.format(*args), e.strerror if isinstance(e, OSError) else e)
+        if on_failure == 'raise':
+            raise HalfDropped(failure) from None
+        _end(p, failure, 125)
+
+
+def _read_back(p):
+    wrong = p.goal.differences(State(p.platform.read()))
+    if wrong:
+        raise OSError(errno.EPROTO, ', '.join(
+            '%s is %s, not %s' % (name, _show(has), _show(wanted)) for name, wanted, has in wrong))
+
+
+def _poll():
+    import select
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    return poll
+
+
+def _say(poll, message):
+    """One line on descriptor 2, if that takes it without blocking: POLLOUT says that a pipe has room for 4096 bytes."""
+    if [1 for _, events in poll.poll(0) if events & 4]:
+        _quietly(os.write, 2, ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:4095] + b'\n')
+
+
+def _end(p, message, status):
+    try:
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+        _say(p.poll, message)
+    finally:
+        os._exit(status)
+
+
+def _exec(p, directories, argv, env):
+    """The command, or one line and 126 or 127.  os.execvp would import a module here."""
+    why, status = errno.ENOENT, 127
+    try:
+        if p.goal.uid[0] != p.found.uid[0]:
+            user = p.account
+            env = {name: value for name, value in env.items() if name not in (b'LOGNAME', b'SHELL', b'USER')}
+            env.update(zip((b'HOME', b'SHELL', b'USER', b'LOGNAME'), map(os.fsencode, (
+                user.pw_dir, user.pw_shell or '/bin/sh', user.pw_name, user.pw_name) if user else '/')))
+        for directory in directories:
+            try:
+                os.execve(directory + argv[0], argv, env)
+            except OSError as e:
+                if e.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    why, status = e.errno, 126
+                    if why != errno.EACCES:
+                        break
+    except BaseException:
+        why, status = errno.EINVAL, 126
+    _end(p, '%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
+                          ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''), status)
+
+
+def _preload():
+    """What a daemon needs later and could not load in a jail, or would load from it."""
+    for name in ('encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale signal socket '
+                 'stringprep threading tokenize traceback unicodedata warnings').split():
+        _quietly(__import__, name)
+    _quietly('x'.encode, 'idna')                # importing is not enough: the codec registry remembers what it found
+    _quietly('\xfc'.encode, 'punycode')
+    time.tzset()
+    os.strerror(errno.EPERM)
+    if sys.version_info < (3, 9):               # pthread_exit loads it, and aborts without it
+        _quietly(__import__('ctypes').CDLL, 'libgcc_s.so.1')    # musl has it built in
+
+
+# ---------------------------------------------------------------------------- command line
+
+class _Usage(Exception):
+    """The command line is wrong."""
+
+
+def main(argv=None):
+    """The command line (the text of this module is its manual); returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    verb = next((word for word in argv if word in VERBS), '')
+    try:
+        return _run(argv)
+    except _Usage as e:
+        _say(_poll(), '%s; capdrop -h shows how' % e)
+        return 125 if verb == 'exec' else 2
+    except (Error, OSError, MemoryError) as e:
+        _say(_poll(), 'out of memory' if isinstance(e, MemoryError) else str(e) if isinstance(e, ConfigError) else _because(e))
+        return 125
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv):
+    words, flags, overrides, command = [], set(), {}, None
+    while argv:
+        word = argv.pop(0)
+        name, equals, value = word.partition('=')
+        option = name[2:].replace('-', '_') if name.startswith('--') and '_' not in name else ''
+        if word == '--':
+            command, argv = argv, []
+        elif option in OPTIONS:
+            if not equals and not argv:
+                raise _Usage('%s needs a value' % name)
+            overrides[option] = value if equals else argv.pop(0)
+        elif word in ('--json', '--exec', '--allow-new-privs', '-q', '-h', '--help', '--version'):
+            flags.add(word)
+        elif word.startswith('-') and word != '-':
+            raise _Usage('there is no option %s' % _printable(word))
+        else:
+            words.append(word)
+    if flags & {'-h', '--help', '--version'}:
+        return _put(1, 'capdrop %s\n' % __version__ if '--version' in flags else __doc__)
+    verb = words.pop(0) if words else ''
+    if verb not in VERBS:
+        raise _Usage('there is no command "%s"' % _printable(verb) if verb else 'a command is needed')
+    function, allowed = VERBS[verb]
+    for flag in sorted(flags - allowed):
+        raise _Usage('%s is not for %s' % (flag, verb))
+    if (verb == 'exec') != bool(command):
+        raise _Usage('exec needs -- and the command after it' if verb == 'exec' else '-- is for exec')
+    if verb == 'status':
+        if overrides or len(words) > 1 or words and not set(words[0] or '-') <= set('0123456789'):
+            raise _Usage('status takes one PID, or nothing')
+        return _status(flags, int(words[0]) if words else None)
+    if len(words) > 1 or not words and not overrides:
+        raise _Usage('%s takes one FILE' % verb)
+    return function(words[0] if words else None, overrides, flags, command)
+
+
+def _configured(file, overrides):
+    """The file's Security, overridden by what the command line says."""
+    security = Security() if file is None else _load(None, '-') if file == '-' else load(file)
+    for option, value in overrides.items():
+        if option == 'supplemental_groups':
+            value = value.split(',') if value else ()
+        security.put(option, value, ('--' + option.replace('_', '-'), None, None))
+    return security
+
+
+def _check(file, overrides, flags, command):
+    errors, notes, options = [], [], {}
+    try:
+        security = _configured(file, overrides)
+        notes, options = security.notes, _provenance(security)
+        p = _refusing(_goal, security, False, '--allow-new-privs' not in flags, errors)
+        if not errors and p.uid is not None:
+            _distrust(p, p.uid, p.gid, p.groups or (), p.user, lambda text: p.notes.append(((None,) * 3, text)))
+            _warn(p, p.uid, p.gid, p.groups or (), p.user)
+            notes = p.notes
+    except ConfigError as e:
+        errors.append(e)
+    except RefusedError as e:
+        if sys.platform in PLATFORMS:
+            errors.append(ConfigError(_because(e), file))
+        notes = notes + [((None,) * 3, _because(e))] * (not errors)
+    findings = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
+        (place[0] or file,) + place[1:] + ('warning', text, '') for place, text in notes if '-q' not in flags]
+    if '--json' in flags:
+        _put_json({'options': options, 'findings': [_named(*finding[:5]) for finding in findings]})
+    for *place, kind, message, excerpt in findings if '--json' not in flags else ():
+        _put(1, '%s%s: %s\n%s' % (_at(place), kind, message, excerpt + '\n' if excerpt and os.isatty(1) else ''))
+    return 1 if errors else 0
+
+
+def _plan(file, overrides, flags, command):
+    p = plan(_configured(file, overrides), '--exec' in flags, '--allow-new-privs' not in flags)
+    if '--json' in flags:
+        _put_json({'options': _provenance(p.security), 'exec': p.exec, 'steps': [_step_text(*row) for row in p.steps],
+                   'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
+                   'refusals': p.refusals, 'warnings': p.warnings})
+    else:
+        _put(1, '%s\n' % p)
+        for text in ['warning: ' + text for text in p.warnings if '-q' not in flags] + ['refused: ' + text for text in p.refusals]:
+            _say(_poll(), text)
+    return 125 if p.refusals else 0
+
+
+def _launch(file, overrides, flags, command):
+    p = _refusing(_goal, _configured(file, overrides), True, '--allow-new-privs' not in flags)
+    p.quiet = '-q' in flags
+    launch(p, command)
+
+
+def _status(flags, pid):
+    now = state(pid)
+    return _put_json(now.as_dict()) if '--json' in flags else _put(1, '%s\n' % now)
+
+
+def _named(*finding):
+    return dict(zip(('file', 'line', 'column', 'severity', 'message'), finding))
+
+
+def _provenance(security):
+    return {option: {'value': getattr(security, option), 'from': _named(*places[-1]),
+                     'overrode': [_named(*place) for place in places[:-1]]} for option, places in security.where.items()}
+
+
+def _put_json(value):
+    import json
+    return _put(1, json.dumps(value, indent=1) + '\n')
+
+
+def _put(fd, text):
+    """Write it all; a reader that has gone has seen enough."""
+    data = text.encode('utf-8', 'backslashreplace')
+    try:
+        while data:
+            data = data[os.write(fd, data):]
+    except BrokenPipeError:
+        pass
+    return 0
+
+
+VERBS = {'check': (_check, {'--json', '--allow-new-privs', '-q'}), 'status': (_status, {'--json', '-q'}),
+         'plan': (_plan, {'--json', '--exec', '--allow-new-privs', '-q'}), 'exec': (_launch, {'--allow-new-privs', '-q'})}
+
+
+if __name__ == '__main__':
+    sys.exit(main())
