@@ -1,0 +1,860 @@
+"""SunOS: capdrop.py and solaris_priv.py, unchanged, on the stand-in for libc.so.1 in solaris_libc.c.  The process that drops
+is played there; nothing real changes, except the root directory where a test says so."""
+import ctypes
+import errno
+import faulthandler
+import os
+import shutil
+import sys
+
+import pytest
+
+from conftest import TESTS, TOP, Ended, in_child, need, need_root, run_command
+
+import capdrop
+import solaris_priv
+
+SOURCE = os.path.join(TESTS, 'solaris_libc.c')
+CC = shutil.which('cc')
+FLAGS = ['-std=gnu11', '-O1', '-Wall', '-Wextra', '-Werror', '-fno-builtin', '-fPIC']
+LIE, SILENT = -1, 1000                              # sim_inject: success, and nothing done; failure, and errno not set
+AWARE, RESET, XPOLICY, PFEXEC = 0x2, 0x40, 0x80, 0x100
+SETS = 'Permitted', 'Limit', 'Effective', 'Inheritable'
+CLUSTER = 'basic net_privaddr net_bindmlp sys_resource sys_net_config net_rawaccess'
+CLUSTER_SET = 'basic,net_bindmlp,net_privaddr,net_rawaccess,sys_net_config,sys_resource'
+METHOD = 'basic,net_privaddr,proc_setid,proc_chroot'    # an SMF method_credential
+
+
+# ---- the machine
+
+def cc(*args):
+    result = run_command([CC] + list(args))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope='session')
+def libc(tmpdir_factory):
+    need(CC, 'needs a C compiler')
+    path = str(tmpdir_factory.mktemp('sunos').join('libc.so.1'))
+    cc('-c', '-o', path + '.o', '-DMODEL_BITS=%d' % (8 * ctypes.sizeof(ctypes.c_void_p)), SOURCE, *FLAGS)
+    cc('-shared', '-o', path, path + '.o')
+    return path
+
+
+class Machine:
+    """The controls of the stand-in, through the handle that solaris_priv.py will have, too."""
+
+    def __init__(self, path):
+        self.path, self.lib = path, ctypes.CDLL(path)
+        for name in 'sim_log', 'sim_observed':
+            getattr(self.lib, name).restype = ctypes.c_char_p
+        self.start()
+
+    def start(self, state='global root', solaris10=False):
+        self.lib.sim_reset(int(solaris10))
+        self.groups(0, 1, 2)
+        STATES[state](self)
+        return self
+
+    def ids(self, r, e, s):
+        self.lib.sim_ids(r, e, s, r, e, s)
+
+    def groups(self, *groups):
+        self.lib.sim_groups(len(groups), (ctypes.c_uint * len(groups))(*groups))
+
+    def sets(self, **texts):
+        for name, text in texts.items():
+            for which in SETS:
+                if which[0] in name:
+                    assert self.lib.sim_set(which.encode(), text.encode())
+
+    def zone(self, added='', exclusive=False):
+        self.lib.sim_zone(3, b'web', int(exclusive), added.encode())
+
+    def flags(self, flags):
+        self.lib.sim_flags(flags)
+
+    def inject(self, name, call, code):
+        self.lib.sim_inject(name.encode(), call, code)
+
+    def log(self):
+        """The calls and their arguments; " *" after those that changed something."""
+        return self.lib.sim_log().decode().split('\n')[1:]
+
+    def changes(self):
+        """The calls of the log that are there to change something."""
+        return [line.replace(' *', '') for line in self.log() if line.startswith(('set', 'chroot'))]
+
+    def live(self):
+        return [self.lib.sim_live(kind) for kind in range(3)]
+
+    def held(self):
+        """Everything about the played process."""
+        groups = [self.lib.sim_group(n) for n in range(20)]
+        return dict({name: self.lib.sim_observed(name.encode()).decode() for name in SETS},
+                    ids=[self.lib.sim_id(n) for n in range(6)], groups=[gid for gid in groups if gid >= 0],
+                    flags=self.lib.sim_get_flags())
+
+
+def user(m):
+    m.ids(1000, 1000, 1000)
+    m.groups(1000)
+
+
+def smf_user(m):
+    user(m)
+    m.sets(PEI=METHOD)
+
+
+def smf_root(m, limit='all'):
+    m.flags(AWARE)
+    m.sets(PEI=METHOD, L=limit)
+
+
+def profile_shell(m):
+    """As pfexec leaves a program of uid 0: flags that grant more than the sets, and one that lets ids rewrite them."""
+    m.sets(PEI='basic,net_privaddr,proc_setid,sys_time', L='all')
+    m.flags(AWARE | RESET | XPOLICY | PFEXEC)
+
+
+STATES = {
+    'global root': lambda m: None,
+    'zone root': lambda m: m.zone(),
+    'zone root, limitpriv': lambda m: m.zone('net_rawaccess,sys_time'),
+    'zone root, exclusive IP': lambda m: m.zone(exclusive=True),
+    'user': user,
+    'smf user': smf_user,
+    'smf root': smf_root,
+    'smf root, limited': lambda m: smf_root(m, METHOD),
+    'reduced limit': lambda m: m.sets(L='basic,net_privaddr,proc_setid,proc_audit,sys_resource'),
+    'setuid root': lambda m: m.ids(1000, 0, 0),
+    'set back': lambda m: m.ids(0, 1000, 0),
+    'profile shell': profile_shell,
+}
+
+
+class Exited(BaseException):
+    pass
+
+
+def never(*args):
+    raise AssertionError('not through the C library of the platform')
+
+
+def sunos(m):
+    """Make this (forked) Python look like one on SunOS."""
+    real = os.sysconf
+    sys.platform = 'sunos5'
+    for name in 'setresuid', 'setresgid', 'getresuid', 'getresgid', 'O_PATH':
+        delattr(os, name)
+    for name in 'setuid', 'seteuid', 'setreuid', 'setgid', 'setregid', 'setgroups', 'getgroups', 'getuid', 'chroot':
+        setattr(os, name, never)
+    os.sysconf = lambda name: 16 if name == 'SC_NGROUPS_MAX' else real(name)
+    capdrop.PLATFORMS['sunos5'] = lambda: solaris_priv.Solaris(m.path)
+    capdrop.PLATFORMS['linux'] = never
+    del capdrop._loaded[:]
+
+
+def on_sunos(libc, work, state='global root', **options):
+    """work(machine) in a child that believes to be on SunOS, as a process that was started as `state`."""
+    def child():
+        m = Machine(libc).start(state, **options)
+        sunos(m)
+        return work(m)
+    return in_child(child)
+
+
+def security(privileges=None, user=1234, **options):
+    options.setdefault('group', user)
+    return capdrop.Security(user=user, privileges=privileges, **options)
+
+
+def attempt(m, wanted, exec=False, again=False):
+    """Drop as `wanted`, or launch: ('done', 'ran', 'refused' or 'ended', why).  execve and _exit are played as well.
+    Each attempt is a process of its own, unless `again`."""
+    ran = []
+
+    def execve(path, argv, env):
+        assert m.lib.sim_exec(0, 0) == 0
+        m.child = m.held()
+        ran.append(path)
+        raise Exited(0)
+
+    def _exit(status):
+        raise Exited(status)
+
+    real, (os.execve, os._exit) = (os.execve, os._exit), (execve, _exit)
+    if not again:
+        del capdrop._loaded[:], capdrop._held[:]
+    try:
+        if exec:
+            capdrop.launch(wanted, ['/bin/command'])
+        return 'done', str(capdrop.drop(wanted, on_failure='raise'))
+    except capdrop.HalfDropped as e:
+        return 'ended', str(e)
+    except Exited as e:
+        return ('ran', '') if ran else ('ended', str(e))
+    except (capdrop.Error, OSError) as e:
+        return 'refused', str(e)
+    finally:
+        os.execve, os._exit = real
+
+
+def cli(*args):
+    """capdrop's main: (status, what it wrote)."""
+    with open('output', 'wb+') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        status = capdrop.main(list(args))
+        file.seek(0)
+        return status, file.read().decode()
+
+
+def drop_from(libc, state, privileges, exec=False, user=1234, **options):
+    """(outcome, why, what is held then, the calls that changed something)."""
+    def work(m):
+        before = m.held()
+        outcome, why = attempt(m, security(privileges, user, **options), exec)
+        assert m.live() == [0, 0, 0]                # everything went back to its allocator
+        assert outcome != 'refused' or (m.held() == before and m.changes() == [])
+        return outcome, why, m.child if outcome == 'ran' else m.held(), m.changes()
+    return on_sunos(libc, work, state)
+
+
+def is_held(held, uid, text, inheritable, flags=AWARE):
+    assert held['ids'] == [uid] * 6
+    assert [held[name] for name in SETS] == [text, text, text, inheritable]
+    assert held['flags'] == flags
+
+
+# ---- the drop
+
+def test_the_cluster_stanza_in_the_global_zone_keeps_exactly_its_set(libc):
+    outcome, why, held, _ = drop_from(libc, 'global root', CLUSTER)
+    assert outcome == 'done', why
+    is_held(held, 1234, CLUSTER_SET, 'basic')
+    assert held['groups'] == []
+
+
+def test_a_launched_child_holds_exactly_the_set(libc):
+    outcome, why, child, _ = drop_from(libc, 'global root', CLUSTER, exec=True)
+    assert outcome == 'ran', why
+    is_held(child, 1234, CLUSTER_SET, CLUSTER_SET, flags=0)
+
+
+def test_the_order_is_aware_groups_gid_uid_then_permitted_limit_effective_inheritable(libc):
+    changes = drop_from(libc, 'global root', 'basic net_privaddr', supplemental_groups=[7, 8])[3]
+    assert changes == [
+        'setpflags 2 1', 'setppriv SET Effective all', 'setgroups 2', 'setregid 1234 1234', 'setreuid 1234 1234',
+        'setppriv SET Permitted basic,net_privaddr', 'setppriv SET Limit basic,net_privaddr',
+        'setppriv SET Effective basic,net_privaddr', 'setppriv SET Inheritable basic',
+        # must fail:
+        'setreuid 0 0', 'setregid 0 0', 'setgroups 3',
+        'setppriv ON Permitted ' + regained('proc_setid'), 'setppriv ON Limit ' + regained('proc_setid')]
+
+
+def regained(name):
+    """How the stand-in's log shows a set of one privilege that is not basic."""
+    basic = 'file_link_any file_read file_write net_access proc_exec proc_fork proc_info proc_secflags proc_session'
+    return ','.join(['basic'] + ['!' + word for word in basic.split()] + [name])
+
+
+@pytest.mark.parametrize('state, privileges, kept, inheritable', [
+    ('global root', 'all', 'all', 'basic'),
+    ('global root', 'all,!sys_time,!net_rawaccess', None, 'basic'),
+    ('global root', None, 'basic', 'basic'),
+    ('global root', 'PRIV_NET_PRIVADDR basic -Proc_Info', 'basic,!proc_info,net_privaddr', 'basic,!proc_info'),
+    ('zone root', 'basic net_privaddr', 'basic,net_privaddr', 'basic'),
+    ('zone root', 'zone', None, 'basic'),
+    ('zone root', None, 'basic', 'basic'),
+    ('zone root, limitpriv', 'basic net_rawaccess sys_time', 'basic,net_rawaccess,sys_time', 'basic'),
+    ('zone root, exclusive IP', 'basic net_rawaccess', 'basic,net_rawaccess', 'basic'),
+    ('smf root', 'basic net_privaddr', 'basic,net_privaddr', 'basic,net_privaddr'),
+    ('smf root', None, 'basic', 'basic'),
+    ('smf root, limited', 'basic net_privaddr proc_setid', 'basic,net_privaddr,proc_setid', None),
+    ('smf root, limited', None, 'basic', 'basic'),
+    ('smf user', 'basic', 'basic', 'basic'),
+    ('reduced limit', 'basic sys_resource', 'basic,sys_resource', 'basic'),
+    ('reduced limit', None, 'basic', 'basic'),
+    ('setuid root', 'basic sys_time', 'basic,sys_time', 'basic'),
+    ('setuid root', None, 'basic', 'basic'),
+    ('set back', 'basic sys_time', 'basic,sys_time', 'basic'),
+    ('profile shell', 'basic sys_time', 'basic,sys_time', 'basic,sys_time'),
+    ('profile shell', None, 'basic', 'basic'),
+])
+def test_every_start_ends_in_exactly_the_set(libc, state, privileges, kept, inheritable):
+    outcome, why, held, _ = drop_from(libc, state, privileges)
+    assert outcome == 'done', why
+    is_held(held, 1234, kept or held['Permitted'], inheritable or held['Permitted'])
+    if privileges == 'zone':
+        assert {'sys_mount', 'proc_setid'} <= set(held['Permitted'].split(',')) and 'sys_time' not in held['Permitted']
+    outcome, why, child, _ = drop_from(libc, state, privileges, exec=True)
+    assert outcome == 'ran', why
+    is_held(child, 1234, kept or held['Permitted'], kept or held['Permitted'], flags=0)
+
+
+def test_a_plain_user_may_give_up_and_stays_who_it_is(libc):
+    outcome, why, held, changes = drop_from(libc, 'user', 'basic,!proc_info', user=None)
+    assert outcome == 'done', why
+    is_held(held, 1000, 'basic,!proc_info', 'basic,!proc_info')
+    assert held['groups'] == [1000] and 'setreuid 1000 1000' in changes and 'setgroups 1' not in changes
+
+
+def test_a_plain_user_may_not_become_another_one(libc):
+    outcome, why, _, _ = drop_from(libc, 'user', 'basic')
+    assert outcome == 'refused' and 'proc_setid' in why
+
+
+def test_dropping_again_to_what_is_held_does_nothing_and_to_more_is_refused(libc):
+    def work(m):
+        assert attempt(m, security('basic'))[0] == 'done'
+        held, calls = m.held(), len(m.changes())
+        for again in True, False:
+            assert attempt(m, security('basic'), again=again)[0] == 'done'
+            assert m.held() == held and len(m.changes()) == calls
+        return attempt(m, security('basic net_privaddr'), again=True)
+    outcome, why = on_sunos(libc, work)
+    assert outcome == 'refused' and 'net_privaddr' in why
+
+
+def test_root_with_privileges_keeps_just_them_and_a_child_too(libc):
+    outcome, why, held, changes = drop_from(libc, 'global root', 'basic net_privaddr', user=0)
+    assert outcome == 'done', why
+    is_held(held, 0, 'basic,net_privaddr', 'basic')
+    assert 'setreuid 0 0' in changes and changes.count('setreuid 0 0') == 1
+    is_held(drop_from(libc, 'global root', 'basic net_privaddr', exec=True, user=0)[2], 0, *['basic,net_privaddr'] * 2,
+            flags=0)
+
+
+@pytest.mark.parametrize('state', ['global root', 'zone root', 'smf root', 'setuid root', 'profile shell', 'reduced limit'])
+def test_root_without_privileges_keeps_its_sets(libc, state):
+    def work(m):
+        before = m.held()
+        outcome, why = attempt(m, security(None, user=0, supplemental_groups=()))
+        assert outcome == 'done', why
+        return before, m.held()
+    before, held = on_sunos(libc, work, state)
+    assert [held[name] for name in SETS] == [before[name] for name in SETS]
+    assert held['ids'] == [0] * 6 and held['flags'] == before['flags'] & ~RESET and held['groups'] == []
+
+
+def test_root_without_privileges_is_refused_where_its_rights_are_not_effective(libc):
+    outcome, why, _, _ = drop_from(libc, 'set back', None, user=0)
+    assert outcome == 'refused' and 'proc_setid' in why and 'not effective' in why
+
+
+def test_root_that_is_not_aware_gets_back_what_its_limit_set_holds(libc):
+    def work(m):
+        m.ids(0, 1000, 0)
+        m.groups()
+        m.sets(L='basic,sys_time')
+        return attempt(m, security(None, user=0)), m.held()
+    (outcome, why), held = on_sunos(libc, work)
+    assert outcome == 'done', why
+    is_held(held, 0, 'basic,sys_time', 'basic', flags=0)
+
+
+def test_uid_0_from_another_user_takes_every_privilege_of_the_zone(libc):
+    outcome, why, _, _ = drop_from(libc, 'smf user', 'basic', user=0)
+    assert outcome == 'refused' and 'every privilege of the zone' in why
+
+
+def test_no_attempt_is_made_where_proc_setid_is_retained(libc):
+    changes = drop_from(libc, 'global root', 'basic proc_setid')[3]
+    assert [line for line in changes if 'uid' in line] == ['setreuid 1234 1234']
+
+
+def test_profile_flags_are_cleared_first(libc):
+    changes = drop_from(libc, 'profile shell', 'basic')[3]
+    assert sorted(changes[:3]) == ['setpflags 128 0', 'setpflags 256 0', 'setpflags 64 0'] and changes[3] == 'setpflags 2 1'
+
+
+@pytest.mark.parametrize('state', ['global root', 'user'])
+def test_solaris_10_knows_fewer_privileges_and_flags(libc, state):
+    def work(m):
+        outcome, why = attempt(m, security('basic', user=None if state == 'user' else 1234))
+        assert outcome == 'done', why
+        assert 'file_read' not in capdrop._loaded[0].names('all')
+        return m.held()
+    is_held(on_sunos(libc, work, state, solaris10=True), 1000 if state == 'user' else 1234, 'basic', 'basic')
+
+
+def test_chroot_comes_before_the_uid_and_is_the_directory_that_was_checked(libc, tmpdir):
+    need_root()
+    real = ctypes.CDLL(None).chroot                 # taken here: in the child it is played
+    jail = str(tmpdir.mkdir('jail'))
+
+    def work(m):
+        m.lib.sim_chroot(real)
+        outcome, why = attempt(m, security('basic', chroot=jail))
+        assert outcome == 'done', why
+        assert os.listdir('/') == []
+        st = os.stat('/')
+        return m.changes(), (st.st_dev, st.st_ino)
+    st = os.stat(jail)
+    changes, root = on_sunos(libc, work)
+    assert root == (st.st_dev, st.st_ino)
+    order = [changes.index(line) for line in ('setgroups 0', 'chroot .', 'setreuid 1234 1234')]
+    assert order == sorted(order)
+
+
+def test_a_chroot_that_lies_ends_the_process(libc, tmpdir):
+    need_root()
+    jail = str(tmpdir.mkdir('jail'))
+    outcome, why, _, _ = drop_from(libc, 'global root', 'basic', chroot=jail)   # no real chroot given: it does nothing
+    assert outcome == 'ended' and '/' in why
+
+
+def test_nothing_is_imported_after_the_first_change(libc):
+    def work(m):
+        imported = []
+
+        class Spy:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if m.changes():
+                    imported.append(name)
+
+        sys.meta_path.insert(0, Spy)
+        for exec in False, True:
+            assert attempt(m.start(), security('basic'), exec)[0] in ('done', 'ran')
+        return imported
+    assert on_sunos(libc, work) == []
+
+
+# ---- refusals: nothing has changed (drop_from checks that for every one)
+
+@pytest.mark.parametrize('state, privileges, words', [
+    ('zone root', CLUSTER, 'net_rawaccess sys_net_config are not available in this zone (web, zone id 3): '
+                           'sys_net_config is prohibited in every zone but the global zone; '
+                           'net_rawaccess is optional: zonecfg limitpriv'),
+    ('zone root', 'basic sys_ip_config', 'sys_ip_config is only for a zone with its own IP stack'),
+    ('zone root', 'all', 'all is more than this zone (web, zone id 3) has: say zone'),
+    ('zone root', 'basic sys_time', 'sys_time is optional'),
+    ('zone root', 'all !sys_time', 'not available in this zone'),
+    ('smf root', 'basic sys_time', 'sys_time is not permitted to this process: not in its permitted set'),
+    ('smf root', 'all', 'all is more than is permitted to this process: name the privileges'),
+    ('reduced limit', 'basic sys_time net_rawaccess', 'net_rawaccess sys_time are not permitted to this process'),
+    ('profile shell', 'basic net_rawaccess', 'net_rawaccess is not permitted to this process'),
+    ('smf user', 'basic sys_time', 'sys_time is not permitted'),
+])
+@pytest.mark.parametrize('exec', [False, True])
+def test_what_cannot_be_had_is_refused_before_any_change(libc, state, privileges, words, exec):
+    outcome, why, _, changes = drop_from(libc, state, privileges, exec)
+    assert outcome == 'refused' and words in why
+
+
+def test_a_limit_set_cut_after_start_is_named(libc):
+    def work(m):
+        m.flags(AWARE)
+        m.sets(PEI='all', L='basic,proc_setid')
+        return attempt(m, security('basic sys_time'))
+    outcome, why = on_sunos(libc, work)
+    assert outcome == 'refused' and 'sys_time is not permitted to this process: not in its limit set' in why
+
+
+def test_launch_without_proc_exec_is_refused_and_drop_is_not(libc):
+    outcome, why, _, _ = drop_from(libc, 'global root', 'basic !proc_exec', exec=True)
+    assert outcome == 'refused' and 'proc_exec' in why
+    assert drop_from(libc, 'global root', 'basic !proc_exec')[0] == 'done'
+
+
+def test_chroot_needs_proc_chroot(libc):
+    outcome, why, _, _ = drop_from(libc, 'reduced limit', 'basic', chroot='/')
+    assert outcome == 'refused' and 'proc_chroot' in why
+
+
+def test_more_groups_than_the_system_takes_are_refused(libc):
+    outcome, why, _, _ = drop_from(libc, 'global root', 'basic', supplemental_groups=range(2000, 2017))
+    assert outcome == 'refused' and '17' in why and '16' in why
+    assert drop_from(libc, 'global root', 'basic', supplemental_groups=range(2000, 2016))[0] == 'done'
+
+
+@pytest.mark.parametrize('text, offset, words', [
+    ('basic net_privadr', 6, 'no privilege "net_privadr" (did you mean "net_privaddr"?)'),
+    ('net_privaddr,  !priv_sys_tiem,basic', 15, 'no privilege "!priv_sys_tiem" (did you mean "sys_time"?)'),
+    ('zzzz', 0, 'no privilege "zzzz"'),
+    ('bassic', 0, '(did you mean "basic"?)'),
+    ('net_privaddr !basic', 13, '"!basic": basic takes nothing before it'),
+    ('-ALL', 0, '"-ALL": all takes nothing before it'),
+    ('basic priv_zone', 6, '"priv_zone": zone takes nothing before it'),
+    ('basic !none', 6, '"!none": none takes nothing before it'),
+    ('basic cap_net_raw+ep', 6, 'no privilege "cap_net_raw+ep"'),
+])
+def test_a_word_that_is_not_understood_is_shown_with_its_column(libc, tmpdir, text, offset, words):
+    def work(m):
+        with open('conf', 'w') as file:
+            file.write('Security {\n user = "1234"\n group = "1234"\n privileges = "%s"\n}\n' % text)
+        with pytest.raises(ValueError) as raised:
+            solaris_priv.Solaris(m.path).parse(text)
+        assert m.live() == [0, 0, 0]
+        return raised.value.args, cli('check', 'conf')
+    with tmpdir.as_cwd():
+        (message, at), (status, output) = on_sunos(libc, work)
+    assert words in message and at == offset
+    assert status == 1 and 'conf:4:%d: error: privileges: ' % (16 + offset) in output and words in output
+
+
+def test_an_id_that_would_be_ephemeral_is_refused(libc):
+    for options in {'user': 2147483648, 'group': 1}, {'group': 2147483648}, {'supplemental_groups': [2147483648]}:
+        outcome, why, _, _ = drop_from(libc, 'global root', 'basic', **options)
+        assert outcome == 'refused' and '2147483647' in why
+    assert drop_from(libc, 'global root', 'basic', user=2147483647)[0] == 'done'
+
+
+def test_the_goal_looks_at_no_process(libc):
+    def work(m):
+        platform = solaris_priv.Solaris(m.path)
+        m.sets(PEIL='none')
+        return [platform.goal(want, uid, exec, True) for want, uid, exec in (
+            ('basic,sys_time', 1, True), ('basic,sys_time', 0, False), (None, 1, False), (None, 0, True))]
+    flags = dict(aware=1, aware_reset=0, xpolicy=0, pfexec=0)
+    sets = lambda text: dict(permitted=text, limit=text, effective=text, **flags)
+    assert on_sunos(libc, work) == [
+        dict(sets('basic,sys_time'), inheritable='basic,sys_time'), sets('basic,sys_time'), sets('basic'), {}]
+
+
+def test_privileges_that_do_not_fit_a_release_are_unknown_there(libc):
+    outcome, why = on_sunos(libc, lambda m: attempt(m, security('basic file_read')), solaris10=True)
+    assert outcome == 'refused' and 'no privilege "file_read"' in why
+
+
+# ---- warnings
+
+def warnings_of(libc, privileges, state='global root', **options):
+    return ' '.join(on_sunos(libc, lambda m: capdrop.plan(security(privileges), **options).warnings, state))
+
+
+def test_missing_basic_privileges_are_warned_of(libc):
+    text = warnings_of(libc, 'net_privaddr')
+    assert 'proc_fork' in text and 'opening files to read' in text
+    assert 'proc_fork' in warnings_of(libc, '')
+    assert 'of the basic set' not in warnings_of(libc, 'basic') + warnings_of(libc, None)
+
+
+def test_the_switch_for_new_privileges_says_that_it_has_no_effect(libc):
+    assert 'has no effect' in warnings_of(libc, 'basic', no_new_privs=False)
+    assert 'has no effect' not in warnings_of(libc, 'basic')
+
+
+def test_the_empty_set_is_not_the_absent_option(libc):
+    outcome, why, held, _ = drop_from(libc, 'global root', '')
+    assert outcome == 'done', why
+    assert held['Permitted'] == held['Limit'] == regained('')[:-1]
+
+
+def test_privileges_that_amount_to_root_are_told_apart(libc):
+    platform = lambda m: solaris_priv.Solaris(m.path)
+    assert on_sunos(libc, lambda m: platform(m).powerful('basic,proc_setid,file_dac_write,net_privaddr')) == [
+        'file_dac_write', 'proc_setid']
+
+
+# ---- a call that fails, or that lies
+
+def calls(log):
+    """(function, which call of it, the whole line) for every call of a log."""
+    seen = {}
+    for line in log:
+        name = line.split(' ')[0]
+        seen[name] = seen.get(name, 0) + 1
+        yield name, seen[name], line
+
+
+FREES = 'priv_freeset', 'free', 'ucred_free'
+CHANGE = 'setpflags', 'setppriv', 'setgroups', 'setregid', 'setreuid'
+
+
+def sweep(m, state, privileges, exec, codes, only=None):
+    """Every call of a good run fails once, and lies once: what came out wrong, and how many were tried."""
+    wrong, tried = [], 0
+    wanted = security(privileges, supplemental_groups=[7])
+    before = m.start(state).held()
+    good, why = attempt(m, wanted, exec)
+    assert good == ('ran' if exec else 'done'), why
+    end, log = m.child if exec else m.held(), m.log()
+    first_attempt = max(n for n, line in enumerate(log) if line.startswith('setppriv SET')) + 1
+    for n, (name, call, line) in enumerate(calls(log)):
+        if only is not None and name not in only:
+            continue
+        for code in codes:
+            m.start(state).inject(name, call, code)
+            outcome, why = attempt(m, wanted, exec)
+            tried += 1
+            harmless = (
+                name not in CHANGE and (code == LIE or name in FREES) or            # the truth, by chance
+                name == 'getzonenamebyid' or                                        # then the number is shown
+                name == 'getpflags' and code == errno.EINVAL or                     # a flag not known there
+                name in CHANGE and code == LIE and not line.endswith(' *') or       # it was so already
+                n >= first_attempt and name in CHANGE + ('priv_str_to_set',) and code > 0)      # what must fail
+            if outcome == good:
+                if not harmless or (m.child if exec else m.held()) != end:
+                    wrong.append(('success', line, call, code))
+            elif outcome == 'refused' and m.held() != before:
+                wrong.append(('refused after a change', line, call, code))
+            elif outcome not in ('refused', 'ended') or not why:
+                wrong.append((outcome, why, line, call, code))
+            if name not in FREES and m.live() != [0, 0, 0]:
+                wrong.append(('leak', m.live(), line, call, code))
+    return wrong, tried
+
+
+@pytest.mark.parametrize('exec, code', [(True, LIE), (True, errno.EPERM), (False, LIE), (False, errno.EINVAL)])
+def test_no_call_that_fails_or_lies_ends_in_success(libc, exec, code):
+    wrong, tried = on_sunos(libc, lambda m: sweep(m, 'global root', 'basic net_privaddr', exec, [code]))
+    assert wrong == [] and tried > 300
+
+
+@pytest.mark.parametrize('state', ['zone root', 'smf root', 'smf user', 'reduced limit', 'setuid root', 'set back',
+                                   'profile shell'])
+def test_no_change_that_fails_or_lies_ends_in_success_from_any_start(libc, state):
+    wrong, tried = on_sunos(libc, lambda m: sweep(m, state, 'basic', True, [LIE, errno.EPERM, errno.EINVAL], CHANGE))
+    assert wrong == [] and tried > 30
+
+
+@pytest.mark.parametrize('name', ['getppriv', 'setppriv', 'setpflags', 'setgroups', 'setregid', 'setreuid', 'ucred_get',
+                                  'ucred_getruid', 'ucred_getsuid', 'ucred_getegid', 'getpflags', 'ucred_getgroups'])
+@pytest.mark.parametrize('code', [LIE, errno.EPERM])
+def test_no_call_that_always_fails_or_lies_ends_in_success(libc, name, code):
+    def work(m):
+        m.inject(name, 0, code)
+        return attempt(m, security('basic', supplemental_groups=[7]), exec=True)
+    assert on_sunos(libc, work)[0] in ('refused', 'ended')
+
+
+def test_a_set_that_was_never_read_shows(libc):
+    def work(m):
+        platform = solaris_priv.Solaris(m.path)
+        m.inject('getppriv', 0, LIE)
+        with pytest.raises(OSError) as raised:
+            platform.read()
+        return raised.value.errno
+    assert on_sunos(libc, work) == errno.EPROTO
+
+
+def test_a_failure_says_which_step_and_why(libc):
+    def work(m):
+        m.inject('setppriv', 2, errno.EPERM)
+        return attempt(m, security('basic'))
+    outcome, why = on_sunos(libc, work)
+    assert outcome == 'ended' and why.endswith('setppriv(PRIV_SET, Permitted, "basic"): ' + os.strerror(errno.EPERM))
+
+
+def test_errno_is_read_only_after_a_failure_and_is_not_an_older_one(libc):
+    def work(m):
+        ctypes.set_errno(errno.EPERM)
+        assert attempt(m, security('basic'))[0] == 'done'
+        m.start().inject('getpflags', 1, SILENT)
+        ctypes.set_errno(errno.EINVAL)              # which would mean: a flag not known
+        return attempt(m, security('basic'))
+    outcome, why = on_sunos(libc, work)
+    assert outcome == 'refused' and why == 'getpflags: failed and did not say why'
+
+
+# ---- the command line
+
+def test_exec_runs_the_command_and_after_a_lie_does_not(libc, tmpdir):
+    def launch(m, lie):
+        if lie:
+            m.inject('setreuid', 1, LIE)
+        return capdrop.main(['exec', '-q', '--user', '1234', '--group', '1234', '--privileges', 'basic net_privaddr', '--',
+                             '/bin/sh', '-c', 'echo $HOME > ran'])
+    with tmpdir.as_cwd():
+        with pytest.raises(Ended) as ended:
+            on_sunos(libc, lambda m: launch(m, True))
+        assert ended.value.args[0] == 125 and 'half-dropped' in ended.value.args[1] and not os.path.exists('ran')
+        with pytest.raises(Ended) as ended:
+            on_sunos(libc, lambda m: launch(m, False))
+        assert ended.value.args == (0, '') and tmpdir.join('ran').read() == '/\n'
+
+
+def test_plan_and_check_speak_solaris_and_leave_capabilities_alone(libc, tmpdir):
+    def work(m):
+        options = ['--user=1234', '--group=1234', '--capabilities=cap_net_raw+ep', '--privileges=basic net_privaddr']
+        return cli('plan', *options), cli('check', *options), cli('plan', '--json', *options), m.changes()
+    with tmpdir.as_cwd():
+        (status, plan), check, json, changes = on_sunos(libc, work, 'zone root')
+    assert status == 0 and changes == [] and check[0] == 0 and 'error' not in check[1] and 'privileges' not in check[1]
+    for words in ('setppriv(PRIV_SET, Permitted, "basic,net_privaddr")', 'setreuid(1234, 1234)', 'not applied',
+                  'zone         3 (web)', 'limit        basic,net_privaddr\n'):
+        assert words in plan
+    assert json[0] == 0 and '"limit": "basic,net_privaddr"' in json[1]
+
+
+def test_plan_exits_125_with_the_refusal(libc, tmpdir):
+    def work(m):
+        return cli('plan', '--user', '1234', '--group', '1234', '--privileges', CLUSTER)
+    with tmpdir.as_cwd():
+        status, output = on_sunos(libc, work, 'zone root')
+    assert status == 125 and 'sys_net_config is prohibited' in output
+
+
+def test_status_shows_this_process_and_others(libc, tmpdir):
+    def work(m):
+        m.start('smf user').flags(AWARE | PFEXEC)
+        m.lib.sim_other(4242)
+        m.start('zone root')
+        return cli('status'), cli('status', '4242'), cli('status', '4243'), cli('status', str(4242 + (1 << 32))), m.live()
+    with tmpdir.as_cwd():
+        (status, own), (_, other), gone, wrapped, live = on_sunos(libc, work)
+    assert status == 0 and 'zone         3 (web)' in own and 'aware        0' in own and 'uid          0 0 0' in own
+    for words in ('uid          1000 1000 1000', 'permitted    basic,net_privaddr,proc_chroot,proc_setid',
+                  'aware        1', 'pfexec       1', 'xpolicy      0'):
+        assert words in other
+    assert gone[0] == wrapped[0] == 125 and 'no process 4243' in gone[1] and live == [0, 0, 0]
+
+
+# ---- the library
+
+POINTER, INT, UINT, TEXT, OUT = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)
+PROTOTYPES = {
+    'priv_str_to_set': (POINTER, POINTER, TEXT, OUT), 'priv_set_to_str': (POINTER, POINTER, ctypes.c_char, INT),
+    'priv_freeset': (None, POINTER), 'free': (None, POINTER), 'getppriv': (INT, TEXT, POINTER),
+    'setppriv': (INT, INT, TEXT, POINTER), 'getpflags': (UINT, UINT), 'setpflags': (INT, UINT, UINT),
+    'ucred_get': (POINTER, INT), 'ucred_free': (None, POINTER), 'ucred_getgroups': (INT, POINTER, OUT),
+    'ucred_getprivset': (POINTER, POINTER, TEXT), 'ucred_getpflags': (UINT, POINTER, UINT),
+    'getzoneid': (INT,), 'getzonenamebyid': (ctypes.c_ssize_t, INT, TEXT, ctypes.c_size_t),
+    'setgroups': (INT, INT, POINTER), 'setregid': (INT, UINT, UINT), 'setreuid': (INT, UINT, UINT), 'chroot': (INT, TEXT),
+}
+PROTOTYPES.update({'ucred_get' + which + kind: (UINT, POINTER) for which in 'res' for kind in ('uid', 'gid')})
+
+
+def test_every_function_is_declared_as_the_manual_says(libc, monkeypatch):
+    library = ctypes.CDLL(libc, use_errno=True)
+    monkeypatch.setattr(ctypes, 'CDLL', lambda path, use_errno: library)
+    solaris_priv.Solaris()
+    declared = {name: (function.restype,) + tuple(function.argtypes) for name, function in vars(library).items()
+                if not name.startswith('_')}
+    assert declared == PROTOTYPES
+
+
+def test_pointers_of_the_stand_in_do_not_fit_an_int(libc):
+    if ctypes.sizeof(ctypes.c_void_p) > 4:
+        function = ctypes.CDLL(libc).priv_allocset
+        function.restype = ctypes.c_void_p
+        assert in_child(function) > 1 << 32
+
+
+def test_the_32_bit_model_has_the_same_widths():
+    need(CC, 'needs a C compiler')
+    command = [CC, '-m32', '-ffreestanding', '-fsyntax-only', '-x', 'c']
+    need(run_command(command + ['-'], stdin=b'int x;').returncode == 0, 'needs cc -m32')
+    result = run_command(command + ['-std=gnu11', '-Wall', '-Wextra', '-Werror', '-DMODEL_BITS=32', SOURCE])
+    assert result.returncode == 0, result.stderr
+
+
+REAL = 'free', 'setgroups', 'setregid', 'setreuid', 'chroot'    # every libc has them: they cannot be missing
+
+
+def test_a_libc_without_one_of_the_functions_is_refused(libc, tmpdir):
+    missing = sorted(set(PROTOTYPES) - set(REAL))
+    for name in missing:
+        tmpdir.join(name + '.map').write('{ local: %s; };' % name)
+        cc('-shared', '-o', str(tmpdir.join(name)), libc + '.o', '-Wl,--version-script=%s.map' % tmpdir.join(name))
+
+    def work(m):
+        answers = {}
+        for name in missing:
+            m.path = str(tmpdir.join(name))
+            Machine(m.path)
+            answers[name] = attempt(m, security('basic'))
+        return answers
+    answers = on_sunos(libc, work)
+    assert answers.pop('getzonenamebyid')[0] == 'done'          # the number will do
+    for name, answer in answers.items():
+        assert answer == ('refused', "this system's libc.so.1 has no %s: Solaris 10 or later is needed" % name)
+
+
+def test_a_zone_without_a_name_is_shown_by_number(libc):
+    def work(m):
+        m.inject('getzonenamebyid', 1, errno.EINVAL)
+        return str(capdrop.plan(security('basic net_rawaccess')).refusals)
+    assert 'this zone (name unknown, zone id 3)' in on_sunos(libc, work, 'zone root')
+
+
+@pytest.mark.parametrize('misuse', [
+    lambda lib, a_set, text: lib.free(a_set),
+    lambda lib, a_set, text: lib.priv_freeset(text),
+    lambda lib, a_set, text: (lib.priv_freeset(a_set), lib.priv_freeset(a_set)),
+    lambda lib, a_set, text: (lib.free(text), lib.free(text)),
+    lambda lib, a_set, text: (lib.priv_freeset(a_set), lib.getppriv(b'Limit', a_set)),
+    lambda lib, a_set, text: lib.free(ctypes.cast(ctypes.create_string_buffer(100), ctypes.c_void_p)),
+])
+def test_memory_given_to_the_wrong_allocator_is_fatal_in_the_stand_in(libc, misuse):
+    def work():
+        faulthandler.disable()
+        lib = ctypes.CDLL(libc)
+        for name, prototype in PROTOTYPES.items():
+            getattr(lib, name).restype, getattr(lib, name).argtypes = prototype[0], prototype[1:]
+        Machine(libc)
+        a_set = lib.priv_str_to_set(b'basic', b',', None)
+        misuse(lib, a_set, lib.priv_set_to_str(a_set, b',', 0))
+    with pytest.raises(Ended) as ended:
+        in_child(work)
+    assert ended.value.args[0] == -6                # SIGABRT
+
+
+def test_the_stand_in_is_as_treacherous_as_the_kernel(libc):
+    """What a naive drop would do there: the reason for the order."""
+    def work(m):
+        lib = m.lib
+        answers = [lib.setuid(1234), m.held()['Permitted']]                                     # everything gone
+        lib.sim_reset(0)
+        answers += [lib.setpflags(AWARE, 1), lib.setuid(1234), m.held()['Permitted'], lib.seteuid(0)]    # everything kept
+        m.start()
+        m.sets(I='all')
+        answers += [lib.setpflags(AWARE, 1), lib.setuid(1234), lib.sim_exec(0, 0), m.held()['Permitted']]
+        m.start('user')
+        answers += [lib.sim_exec(1, 0), m.held()['Effective']]          # L=all: a setuid program regains everything
+        m.start('user').sets(L='basic')
+        answers += [lib.sim_exec(1, 0), m.held()['ids'][1]]             # the bit is ignored
+        return answers
+    assert on_sunos(libc, work) == [0, 'basic', 0, 0, 'all', 0, 0, 0, 0, 'all', 0, 'all', 0, 1000]
+
+
+def test_after_the_drop_no_program_gets_more(libc):
+    def work(m):
+        assert attempt(m, security('basic net_privaddr sys_resource'))[0] == 'done'
+        assert m.lib.sim_exec(1, 0) == 0            # a setuid-root program
+        return m.held()
+    held = on_sunos(libc, work)
+    assert held['ids'][:3] == [1234] * 3 and held['Limit'] == 'basic,net_privaddr,sys_resource'
+    assert held['Permitted'] == 'basic'
+
+
+# ---- the document
+
+def test_the_manifest_in_the_document_is_well_formed_and_starts_what_the_text_says(libc):
+    from xml.etree import ElementTree
+    with open(os.path.join(TOP, 'docs', 'solaris.md')) as file:
+        manifest = file.read().split('```xml\n')[1].split('```')[0]
+    credential = ElementTree.fromstring(manifest.encode()).find('.//method_credential').attrib
+
+    def work(m):
+        m.sets(PEI=credential['privileges'], L=credential['limit_privileges'])
+        m.flags(AWARE)
+        assert m.lib.sim_exec(0, 0) == 0            # the method starts
+        outcome, why = attempt(m, security('basic net_privaddr'), exec=True)
+        assert outcome == 'ran', why
+        return m.child
+    is_held(on_sunos(libc, work), 1234, 'basic,net_privaddr', 'basic,net_privaddr', flags=0)
+
+
+# ---- Linux does without
+
+def test_on_linux_this_file_is_not_imported_nor_needed(tmpdir):
+    result = run_command([sys.executable, '-I', '-v', os.path.join(TOP, 'capdrop.py'), 'status'])
+    assert result.returncode == 0 and 'solaris' not in result.stderr
+    shutil.copy(os.path.join(TOP, 'capdrop.py'), str(tmpdir))
+    assert run_command([sys.executable, '-I', str(tmpdir.join('capdrop.py')), 'status']).returncode == 0
+
+
+def test_without_libc_so_1_the_refusal_names_it():
+    with pytest.raises(OSError) as raised:
+        solaris_priv.Solaris('libc.so.1.absent')
+    assert 'libc.so.1' in str(raised.value)
+
+
+def test_the_file_imports_nothing_from_capdrop():
+    with open(solaris_priv.__file__) as file:
+        imports = [line.strip() for line in file if line.strip().startswith(('import ', 'from '))]
+    assert sorted(imports) == ['import ctypes', 'import difflib', 'import errno', 'import os']
