@@ -508,9 +508,10 @@ class _Reader:
 # Passing over whole foreign stanzas at once.  A stretch that ends with the } of a line's start is whole if, with all
 # but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
 # read token by token.
-_SQUEEZE = bytes.maketrans(b'ABCDEFGHIJKLMNOPQRSTUVWXYZ', b'abcdefghijklmnopqrstuvwxyz')
+_LOWER = bytes.maketrans(b'ABCDEFGHIJKLMNOPQRSTUVWXYZ', b'abcdefghijklmnopqrstuvwxyz')
+_NOT_OURS = bytes(c for c in range(256) if c not in b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
 _OURS = (b'security', b'include', b'local_changes_file', b'user=', b'group=', b'groups=', b'capabilities=',
-         b'privileges=', b'chroot=')
+         b'privileges=', b'chroot=', b'\n=')    # the last: a name may stand before the line, or before a comment
 _PLAIN = bytes(c for c in range(256) if c not in b'{}()[]"#\n')
 
 
@@ -530,27 +531,24 @@ def _leap(source):
 
 
 def _whole(stretch):
-    left = stretch.translate(None, _PLAIN).replace(b'""', b'')
-    commented, squeezed = b'#' in left, stretch.translate(_SQUEEZE, BLANK)
-    if b'/*' in stretch or b'\\"' in stretch or [word for word in _OURS if word in squeezed] or commented and [
-            word for word in _OURS if word[-1:] == b'=' and word[:-1] + b'#' in squeezed]:
+    letters = stretch.translate(_LOWER, _NOT_OURS)
+    if [word for word in _OURS if word in letters] or b'/*' in stretch or b'\\' in stretch and b'\\"' in stretch:
         return False
-    for rest in stretch.replace(b'\t/', b' /').split(b' /')[1:]:        # a bracket, quote or # of a /regex/ is none
+    for rest in (stretch.replace(b'\t', b' ') if b'\t' in stretch else stretch).split(b' /')[1:]:
         if rest.partition(b'\n')[0].translate(None, _PLAIN):
-            return False
-    if commented and b'"' in left:              # sure only if no string spans lines
-        lines = [line.partition(b'#')[0] for line in left.split(b'\n')]
-        left = b'"' if [line for line in lines if line.count(b'"') % 2] else b''.join(lines)
-    elif commented:
-        first, *rest = left.split(b'#')
-        left = first + b''.join([part.partition(b'\n')[2] for part in rest])
-    pieces = left.split(b'"')                   # every other one is in a string
-    left = b''.join(pieces[::2]).replace(b'\n', b'')
-    for _ in range(64 if len(pieces) % 2 else 0):
+            return False                        # a bracket, quote or # in a /regex/ is none
+    first, *comments = stretch.translate(None, _PLAIN).replace(b'""', b'').split(b'#')
+    parts = [first] + [comment.partition(b'\n')[2] for comment in comments]
+    if b'"' in b''.join(parts):
+        if [part for part in parts if part.count(b'"') % 2]:
+            return False                        # a # that may be part of a string
+        parts = b''.join(parts).split(b'"')[::2]        # every other one is in a string
+    left = b''.join(parts).replace(b'\n', b'')
+    for _ in range(64):
         left = left.replace(b'{}', b'').replace(b'()', b'').replace(b'[]', b'')
         if not left:
-            return True
-    return False
+            break
+    return not left
 
 
 def load(path):
