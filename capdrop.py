@@ -91,6 +91,13 @@ def _quietly(call, *args):
         return None
 
 
+def _close(fd):
+    """Close a descriptor that must not outlive the drop; one on a directory leads out of a jail."""
+    os.close(fd)
+    if _quietly(os.fstat, fd) is not None:
+        raise OSError(errno.EPROTO, 'the descriptor is still open', 'close')
+
+
 def _nearest(word, words):
     """The one of `words` that was likely meant, or ''."""
     import difflib
@@ -209,24 +216,20 @@ class _Source:
             piece = data[pos:pos + 256]         # never the whole rest: that would be quadratic
             rest = piece.lstrip(BLANK)
             pos += len(piece) - len(rest)
-            if not piece:
-                self.pos = pos
-                return '', b'', pos
             if rest[:1] == b'#':
                 pos = self.find(b'\n', pos)
-            elif data.startswith(b'/*', pos):
-                end = data.find(b'*/', pos + 2)
-                if end < 0:
+            elif rest[:1] == b'/' and data.startswith(b'/*', pos):
+                if data.find(b'*/', pos + 2) < 0:
                     raise self.error(pos, 'this comment is never closed')
-                pos = end + 2
-            elif rest:
+                pos = data.find(b'*/', pos + 2) + 2
+            elif rest or not piece:
                 break
-        kind = chr(rest[0])
+        kind = rest[:1].decode('latin-1')
         if kind == '"':
             self.pos = self.string_end(pos)
             return 'string', data[pos + 1:self.pos - 1], pos
-        if kind in '={}()[]\'':
-            self.pos = pos + 1
+        if kind in '={}()[]\'':                 # also '', the end
+            self.pos = pos + len(kind)
             return kind, rest[:1], pos
         self.pos = end = self.word_end(pos)
         if after_name and kind == '/' and data[pos - 1:pos] in (b' ', b'\t'):
@@ -281,25 +284,33 @@ class _Reader:
         self.budget, self.reading, self.opened, self.local = LIMIT, {}, {}, None
         self.through = {}               # file -> the files that include it: they decide as well what it supplies
 
-    def file(self, path, fail):
-        """Read one file (path None: standard input) and all that it includes; fail(message) makes the error."""
+    def file(self, path, fail, last=False):
+        """Read one file (path None: standard input) and all that it includes; fail(message) makes the error.
+
+        last: it is Local_Changes_File, which may be absent: it is written when something is changed.
+        """
         name = path or '-'
         try:
             if path and not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError(errno.EINVAL, 'not a regular file')       # opening a device can act on it
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
             with open(os.open(path, flags) if path else 0, 'rb', closefd=bool(path)) as file:
-                st = self.opened[name] = os.fstat(file.fileno())
+                st = os.fstat(file.fileno())
                 regular, key = stat.S_ISREG(st.st_mode), (st.st_dev, st.st_ino)
                 if path and not regular:
                     raise OSError(errno.EINVAL, 'not a regular file')
                 limit = min(self.budget, st.st_size) if regular else self.budget
                 data = file.read(limit + 1)
         except OSError as e:
+            if last and e.errno == errno.ENOENT:
+                return
             raise fail('%s: %s' % (_printable(name), e.strerror)) from None
         self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
         if len(data) > limit or self.budget < 0:
             raise fail('the configuration is larger than 64 MiB (4 KiB a file at least), or grew while it was read')
+        if last and key in [(one.st_dev, one.st_ino) for one in self.opened.values()]:
+            raise fail('Local_Changes_File is one of the files already read')
+        self.opened[name] = st
         if key in self.reading.values():
             raise fail('%s includes itself' % _printable(name))
         if len(self.reading) > 32:
@@ -481,18 +492,8 @@ class _Reader:
         security = self.security
         if self.local is not None:
             source, path, at = self.local
-            fail = lambda message: source.error(at, 'Local_Changes_File: %s' % (message if source.public else 'unreadable'))
-            before = [(st.st_dev, st.st_ino) for st in self.opened.values()]
-            try:
-                st = os.stat(os.path.join('/', path))
-            except FileNotFoundError:
-                st = None                       # it is written when something is changed
-            except (OSError, ValueError) as e:
-                raise fail(_printable('%s: %s' % (path, getattr(e, 'strerror', e)))) from None
-            if st and (st.st_dev, st.st_ino) in before:
-                raise source.error(at, 'Local_Changes_File is one of the files already read')
-            if st:
-                self.file(os.path.join('/', path), fail)
+            self.file(os.path.join('/', path), lambda message: source.error(
+                at, message if source.public else 'Local_Changes_File cannot be read'), last=True)
         if not self.stanzas:
             raise ConfigError('there is no Security { } stanza', self.name)
         for option, places in security.where.items():
@@ -709,6 +710,7 @@ ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 
 # cap_copy_ext(3): this, a length n, and n bytes of each set, effective, permitted, inheritable in turn, low bits first
 CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
 CLONE_THREAD = 0x10000                                                  # linux/sched.h
+IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
 NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
              'Buildroot: BR2_PACKAGE_LIBCAP)')
 
@@ -763,6 +765,7 @@ class Linux:
         self.prctl = declare(libc, 'prctl', c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
         self.capget = declare(libc, 'capget', c_int, pointer, pointer)
         self.unshare = declare(libc, 'unshare', c_int, c_int)
+        self.syscall = declare(libc, 'syscall', ctypes.c_long, *[ctypes.c_long] * 7)
         self.setfsuid = declare(libc, 'setfsuid', c_uint, c_uint)
         self.setfsgid = declare(libc, 'setfsgid', c_uint, c_uint)
         self.cap_free = declare(libcap, 'cap_free', c_int, pointer)
@@ -948,6 +951,8 @@ class Linux:
         passive = CapSet(permitted & ~goal['effective'])
         refusals = [
             threads,
+            [n for n in range(16) if _quietly(self.syscall, IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0]
+            and 'an io_uring is registered without a descriptor: its requests keep the rights of now',
             missing and '%s: not in this process\'s permitted set%s' % (
                 missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
                 if unbound else '; start it as root, or with this capability'),
@@ -1024,9 +1029,9 @@ class Linux:
         self.tasks = _quietly(os.open, '/proc/self/task', os.O_RDONLY | os.O_DIRECTORY)
 
     def release(self):
-        if self.tasks is not None:
-            os.close(self.tasks)
-            self.tasks = None
+        tasks, self.tasks = self.tasks, None
+        if tasks is not None:
+            _close(tasks)
 
 
 def _solaris():
@@ -1080,10 +1085,10 @@ class Plan:
             self.notes.append((self.security.place(option), text))
 
     def close(self):
+        jail, self.jail = self.jail, None
         self.platform.release()
-        if self.jail is not None:
-            os.close(self.jail)
-            self.jail = None
+        if jail is not None:
+            _close(jail)
 
     def __str__(self):
         return '\n'.join(_plan_lines(self))
@@ -1392,33 +1397,47 @@ def _drop(p, on_failure, launching):
     would run with rights that are about to go.  Handlers that are due run first, here."""
     p.poll = _poll()                            # now, while something can be imported
     signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
-    collecting, mask = gc.isenabled(), _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    collecting, mask = gc.isenabled(), _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
     try:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, signals)
-        gc.disable()
-        earlier = p.found
-        p.platform.hold()
-        _refusing(_fit, p)
-        if earlier is not None and earlier != p.found and p.steps:
-            raise RefusedError('this process is no longer as the plan found it: %s changed' % ', '.join(
-                name for name, _, _ in earlier.differences(p.found)))
-        if p.refusals:
-            raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
-        for text in () if p.quiet else p.warnings:
-            _say(p.poll, 'warning: ' + text)
-        for number in signals if launching else ():
-            # Python ignores SIGPIPE and SIGXFSZ, and exec would pass that on; handlers end with exec anyway
-            if number in (_signal.SIGPIPE, _signal.SIGXFSZ) or callable(_signal.getsignal(number)):
-                _signal.signal(number, _signal.SIG_DFL)
-        state = State(p.goal.fields(), p.warnings)
+        state = _refusing(_ready, p, signals, launching)
         if p.steps:
             _run_steps(p, on_failure)
+        return state
     finally:
-        p.close()
+        _refusing(p.close)
         if collecting:
             gc.enable()
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    return state
+        try:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        except OSError as e:
+            if e.__traceback__.tb_next is not None or not p.steps:
+                raise                           # not the call's own, but of a handler that was due
+            _end(p, 'half-dropped and so ended: signals stay blocked: %s' % e.strerror, 125)
+
+
+def _ready(p, signals, launching):
+    """Everything up to the first change; the State that the steps must end in."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, signals)
+    gc.disable()
+    caught = {number for number in signals if callable(_signal.getsignal(number))}
+    if caught - set(_signal.pthread_sigmask(_signal.SIG_BLOCK, ())):
+        raise RefusedError('signals cannot be blocked')
+    earlier = p.found
+    p.platform.hold()
+    _fit(p)
+    if earlier is not None and earlier != p.found and p.steps:
+        raise RefusedError('this process is no longer as the plan found it: %s changed' % ', '.join(
+            name for name, _, _ in earlier.differences(p.found)))
+    if p.refusals:
+        raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
+    for text in () if p.quiet else p.warnings:
+        _say(p.poll, 'warning: ' + text)
+    ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends itself
+    for number in sorted(caught | ignored) if launching else ():
+        if number in ignored:
+            _signal.signal(number, _signal.SIG_IGN)     # forgets one that is due, from a warning nobody reads
+        _signal.signal(number, _signal.SIG_DFL)
+    return State(p.goal.fields(), p.warnings)
 
 
 def _run_steps(p, on_failure):
@@ -1439,6 +1458,7 @@ def _run_steps(p, on_failure):
                 raise OSError(errno.EPROTO, 'succeeded, though it must fail now')
         doing = 'reading back after the attempts to regain'
         _read_back(p)
+        p.close()
     except BaseException as e:
         failure = 'half-dropped and so ended: %s: %s' % (
             doing.format(*args), e.strerror if isinstance(e, OSError) else e)
