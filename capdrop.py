@@ -697,7 +697,7 @@ def _because(e):
 #   hold(), release()     around a drop: tasks, a descriptor that reading back needs
 # A step is (its text, the function, its arguments...); the text shows the arguments: text.format(*arguments).
 
-PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 4, 7, 8             # linux/prctl.h
+PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 3, 4, 7, 8         # linux/prctl.h
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47
 PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 1, 2, 4
@@ -744,8 +744,8 @@ class Linux:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
         try:
             libcap = ctypes.CDLL('libcap.so.2', use_errno=True)     # by soname: find_library runs programs as root
-        except OSError:
-            raise OSError(errno.ENOENT, NO_LIBCAP) from None
+        except OSError as e:
+            raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
 
         def declare(library, name, restype, *argtypes):
             """A C function; -1 or NULL raises OSError with errno and the name."""
@@ -999,7 +999,7 @@ class Linux:
             drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, PR_CAPBSET_DROP),
             goal['securebits'] & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
                                                         PR_SET_SECUREBITS, goal['securebits'], 0, 0, 0),
-            root and ('prctl(PR_SET_DUMPABLE, {1})', self.prctl, PR_SET_DUMPABLE, 0, 0, 0, 0),
+            root and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
         ]
 
     def after(self, found, goal, want, exec):
@@ -1017,6 +1017,11 @@ class Linux:
         for n in range(64):
             if bits >> n & 1:
                 self.prctl(*args + (n,) + (0,) * (4 - len(args)))
+
+    def undump(self):
+        self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if self.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0):     # not of a State: every change of ids resets it
+            raise OSError(errno.EPROTO, 'the process is still dumpable', 'prctl')
 
     def regain(self, found, goal):
         return [found.permitted & ~goal['permitted'] and self.set_step(found.permitted, found.permitted, 0)]
@@ -1446,7 +1451,7 @@ def _run_steps(p, on_failure):
     try:
         for doing, call, *args in p.steps:
             call(*args)
-        doing = 'reading back'
+        doing, args = 'reading back', ()
         _read_back(p)
         for doing, call, *args in p.attempts:
             try:
@@ -1456,12 +1461,12 @@ def _run_steps(p, on_failure):
                     raise
             else:
                 raise OSError(errno.EPROTO, 'succeeded, though it must fail now')
-        doing = 'reading back after the attempts to regain'
+        doing, args = 'reading back after the attempts to regain', ()
         _read_back(p)
         p.close()
     except BaseException as e:
         failure = 'half-dropped and so ended: %s: %s' % (
-            doing.format(*args), e.strerror if isinstance(e, OSError) else e)
+            doing.format(*args), e if not isinstance(e, OSError) else e.strerror if args else _because(e))
         if on_failure == 'raise':
             raise HalfDropped(failure) from None
         _end(p, failure, 125)
@@ -1605,7 +1610,7 @@ def _check(file, overrides, flags, command):
     try:
         security = _configured(file, overrides)
         notes, options = security.notes, _provenance(security)
-        p = _refusing(_goal, security, False, '--allow-new-privs' not in flags, errors)
+        p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors)
         if not errors and p.uid is not None:
             _distrust(p, p.uid, p.gid, p.groups or (), p.user, lambda text: p.notes.append(((None,) * 3, text)))
             _warn(p, p.uid, p.gid, p.groups or (), p.user)

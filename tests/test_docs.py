@@ -26,7 +26,8 @@ def blocks(language):
 @pytest.fixture
 def tree(tmp_path):
     """A copy of what a clone holds, where anybody may read it."""
-    for name in 'capdrop.py', 'docs':
+    os.mkdir(str(tmp_path / 'tests'))
+    for name in 'capdrop.py', 'docs', 'tests/selftest.py':
         source = os.path.join(TOP, name)
         (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, str(tmp_path / name))
     return str(tmp_path)
@@ -39,7 +40,7 @@ def test_command_in_the_documents_runs(block, tree):
         done = run_command(['sh', '-ec', line], cwd=tree)
         assert done.returncode == 0, (line, done.stderr)
         assert 'Traceback' not in done.stderr
-        assert done.stdout, line
+        assert done.stdout or ' check ' in line, line       # which says nothing where nothing is wrong
 
 
 def test_first_command_of_the_readme_shows_one_capability_and_nothing_of_root(tree):
