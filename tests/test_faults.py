@@ -45,16 +45,16 @@ X86_64 = dict(prctl=157, getresuid=118, getresgid=120, getgroups=115, capget=125
               getdents64=217, fcntl=72, ioctl=16, readlink=89, poll=7, waitid=247, socket=41, connect=42, getdents=78, open=2,
               getcwd=79, statfs=137, write=1, prlimit64=302, getrlimit=97, readlinkat=267, getxattr=191, access=21,
               clock_nanosleep=230, select=23, uname=63, getpid=39, mmap=9, mprotect=10, munmap=11, brk=12, mremap=25,
-              madvise=28, futex=202, exit_group=231, getrandom=318, sysinfo=99, sched_getaffinity=204, rt_sigpending=127)
+              madvise=28, futex=202, exit_group=231, getrandom=318, sysinfo=99, sched_getaffinity=204, rt_sigpending=127, statx=332)
 I386 = dict(prctl=172, getresuid=209, getresgid=211, getgroups=205, capget=184, setfsuid=215, setfsgid=216, unshare=310,
             setresuid=208, setresgid=210, setgroups=206, capset=185, chroot=61, fchdir=133, chdir=12, execve=11,
             rt_sigprocmask=175, close=6, openat=295, read=3, mmap=192, mprotect=125, munmap=91, brk=45, mremap=163, madvise=219,
-            futex=422, exit_group=252)
-ARM = dict(I386, unshare=337, openat=322, futex=240, madvise=220, exit_group=248)
+            futex=422, exit_group=252, statx=383)
+ARM = dict(I386, unshare=337, openat=322, futex=240, madvise=220, exit_group=248, statx=397)
 AARCH64 = dict(prctl=167, getresuid=148, getresgid=150, getgroups=158, capget=90, setfsuid=151, setfsgid=152, unshare=97,
                setresuid=147, setresgid=149, setgroups=159, capset=91, chroot=51, fchdir=50, chdir=49, execve=221,
                rt_sigprocmask=135, close=57, openat=56, read=63, mmap=222, mprotect=226, munmap=215, brk=214, mremap=216,
-               madvise=233, futex=98, exit_group=94)
+               madvise=233, futex=98, exit_group=94, statx=291)
 MACHINES = {
     'x86_64': ABI(0xc000003e, 15, 10, (14, 13, 12, 7), X86_64),
     'i386': ABI(0x40000003, 11, 6, (0, 1, 2, 3), I386),
