@@ -15,7 +15,7 @@ import pytest
 
 import capdrop
 from capdrop import ConfigError, load, loads
-from conftest import TESTS, SCRIPT, in_child, need_root, run
+from conftest import TESTS, SCRIPT, in_child, need, need_root, run
 
 DATA = os.path.join(TESTS, 'data')
 STANZA = 'Security { user = ecuser }\n'
@@ -1100,6 +1100,7 @@ def test_an_access_control_list_that_lets_others_write_is_seen(public, where):
     path = write(public, 'd', 'f', STANZA)
     target = path if where == 'file' else public + '/d'
     for mask, expected in ((6, [(target, 'an access control list', None)]), (4, [])):
+        need(hasattr(os, 'setxattr'), 'needs os.setxattr')
         os.setxattr(target, 'system.posix_acl_access', acl(
             ('user::', 7, NOBODY_IN_PARTICULAR), ('user', 6, 1234), ('group::', 4, NOBODY_IN_PARTICULAR),
             ('mask', mask, NOBODY_IN_PARTICULAR), ('other', 4, NOBODY_IN_PARTICULAR)))

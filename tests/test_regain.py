@@ -232,6 +232,7 @@ def known():
         os.chown(found[name], 0, 0)
         os.chmod(found[name], mode)
     try:
+        need(hasattr(os, 'setxattr'), 'needs os.setxattr')
         os.setxattr(found['capable'], 'security.capability', RAW_XATTR)
     except OSError as e:
         need(False, 'needs file capabilities: %s' % e)
