@@ -1577,7 +1577,7 @@ def _run(argv):
         else:
             words.append(word)
     if flags & {'-h', '--help', '--version'}:
-        return _put(1, 'capdrop %s\n' % __version__ if '--version' in flags else __doc__)
+        return _put(1, 'capdrop %s\n' % __version__ if '--version' in flags else __doc__ or '')
     verb = words.pop(0) if words else ''
     if verb not in VERBS:
         raise _Usage('there is no command "%s"' % _printable(verb) if verb else 'a command is needed')

@@ -688,6 +688,17 @@ def test_two_threads_are_refused_wherever_they_can_be_seen(proc, unshare):
     assert ('more than one thread' if proc or unshare else 'cannot tell') in message
 
 
+def test_two_threads_are_refused_also_where_root_stays_root():
+    need_root()
+    assert 'more than one thread' in refused(two_threads, capdrop.Security(user='0', group='4321'))
+
+
+def test_root_whose_rights_are_not_effective_raises_them_and_gives_them_back():
+    need_root()
+    after = dropped(lambda: capset(HELD, 0), capdrop.Security(user='0', group='4321'))
+    assert (after['Gid'], after['CapPrm'], after['CapEff']) == ('4321 4321 4321 4321', HELD, 0)
+
+
 def test_the_threads_are_listed_by_name_and_id():
     need_root()
 
