@@ -600,6 +600,18 @@ def test_ambient_capabilities_that_may_not_be_raised_are_refused_for_a_command_o
     assert dropped(securebits(0x40), security) == ends(1111, 4321, caps=RAW)
 
 
+def test_a_descriptor_that_does_not_close_ends_the_process():
+    """One on a directory outside would be a way out of the jail; the call that lies is put in the place of the real one."""
+    need_root()
+
+    def child():
+        capdrop.os.close = lambda fd: None
+        capdrop.drop(capdrop.Security(chroot='/', **AS_1111))
+    with pytest.raises(Ended) as e:
+        in_child(child)
+    assert e.value.args[0] == 125 and 'still open' in e.value.args[1]
+
+
 def test_a_directory_descriptor_does_not_matter_without_chroot():
     need_root()
     assert dropped(open_directory, capdrop.Security(**AS_1111)) == ends(1111, 4321)
