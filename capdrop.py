@@ -535,7 +535,7 @@ def _whole(stretch):
     letters = stretch.translate(_LOWER, _NOT_OURS)
     if [word for word in _OURS if word in letters] or [1 for part in stretch.split(b'*')[:-1] if part[-1:] == b'/'] or [
             1 for part in stretch.split(b'\\')[1:] if part[:1] == b'"']:
-        return False                            # /* or \\" (`in` takes longer to find two frequent bytes side by side)
+        return False                            # /* or \" (`in` takes longer to find two frequent bytes side by side)
     for rest in (stretch.replace(b'\t', b' ') if b'\t' in stretch else stretch).split(b' /')[1:]:
         if rest.partition(b'\n')[0].translate(None, _PLAIN):
             return False                        # a bracket, quote or # in a /regex/ is none
