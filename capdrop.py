@@ -219,9 +219,10 @@ class _Source:
             if rest[:1] == b'#':
                 pos = self.find(b'\n', pos)
             elif rest[:1] == b'/' and data.startswith(b'/*', pos):
-                if data.find(b'*/', pos + 2) < 0:
+                end = data.find(b'*/', pos + 2)
+                if end < 0:
                     raise self.error(pos, 'this comment is never closed')
-                pos = data.find(b'*/', pos + 2) + 2
+                pos = end + 2
             elif rest or not piece:
                 break
         kind = rest[:1].decode('latin-1')
@@ -541,11 +542,9 @@ def _whole(stretch):
             return False                        # a bracket, quote or # in a /regex/ is none
     first, *comments = stretch.translate(None, _PLAIN).replace(b'""', b'').split(b'#')
     parts = [first] + [comment.partition(b'\n')[2] for comment in comments]
-    if b'"' in b''.join(parts):
-        if [part for part in parts if part.count(b'"') % 2]:
-            return False                        # a # that may be part of a string
-        parts = b''.join(parts).split(b'"')[::2]        # every other one is in a string
-    left = b''.join(parts).replace(b'\n', b'')
+    if [part for part in parts if part.count(b'"') % 2]:
+        return False                            # a # that may be part of a string
+    left = b''.join(b''.join(parts).split(b'"')[::2]).replace(b'\n', b'')       # every other one is in a string
     for _ in range(64):
         left = left.replace(b'{}', b'').replace(b'()', b'').replace(b'[]', b'')
         if not left:
@@ -1404,19 +1403,21 @@ def _drop(p, on_failure, launching):
     p.poll = _poll()                            # now, while something can be imported
     signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
     collecting, mask = gc.isenabled(), _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
+    begun = False               # not p.steps: a Plan made earlier has them before it is sure that they will run
     try:
         state = _refusing(_ready, p, signals, launching)
-        if p.steps:
+        begun = bool(p.steps)
+        if begun:
             _run_steps(p, on_failure)
         return state
     finally:
-        _refusing(p.close)
+        (_quietly if begun else _refusing)(p.close)     # after HalfDropped, nothing may say that nothing has changed
         if collecting:
             gc.enable()
         try:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         except OSError as e:
-            if e.__traceback__.tb_next is not None or not p.steps:
+            if e.__traceback__.tb_next is not None or not begun:
                 raise                           # not the call's own, but of a handler that was due
             _end(p, 'half-dropped and so ended: signals stay blocked: %s' % e.strerror, 125)
 
