@@ -5,18 +5,20 @@ usage: capdrop check FILE                 parse and resolve: errors and warnings
        capdrop plan FILE [--exec]         the steps as system calls; changes nothing
        capdrop exec FILE -- COMMAND...    drop, verify, run the command
        capdrop status [PID]               what a process holds now
+       capdrop audit FILE PID             does that running process, every thread of
+                                          it, hold what FILE says?  the differences
 
   --user NAME --group NAME --chroot DIRECTORY --supplemental-groups NAME,NAME...
   --capabilities TEXT --privileges TEXT
                       override the file's; with one of them FILE may be left out
   --allow-new-privs   let setuid and file-capability programs work afterwards
-  --json              for check, plan and status
+  --json              for check, plan, status and audit
   -q                  no warnings
   -h, --version       this text; the version
 
-FILE - is standard input.  Exit status: 0 done; 1 check found an error; 2 usage;
-125 could not drop or answer (the command was not run); 126 the command cannot be
-executed; 127 it was not found; otherwise the command's own.
+FILE - is standard input.  Exit status: 0 done; 1 check found an error, audit a
+difference; 2 usage; 125 could not drop or answer (the command was not run); 126 the
+command cannot be executed; 127 it was not found; otherwise the command's own.
 
 In a program:
 
@@ -40,8 +42,8 @@ import _codecs
 import _signal          # signal itself imports enum
 
 __version__ = '1.0'
-__all__ = ['ConfigError', 'Error', 'HalfDropped', 'Plan', 'RefusedError', 'Security', 'State',
-           'drop', 'launch', 'load', 'loads', 'plan', 'state']
+__all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'HalfDropped', 'Plan', 'RefusedError', 'Security', 'State',
+           'audit', 'drop', 'launch', 'load', 'loads', 'plan', 'state']
 
 OPTIONS = ('user', 'group', 'supplemental_groups', 'capabilities', 'privileges', 'chroot')
 DEFAULT_USER = 'ecuser'                         # the documented default
@@ -626,6 +628,8 @@ class State:
     bounding (CapSet), securebits, keepcaps, no_new_privs, threads, root (device and inode of the root directory).
     On SunOS: uid and gid (real, effective, saved), groups, permitted, limit, effective and inheritable (text of
     priv_set_to_str(3C)), the flags aware, aware_reset, xpolicy and pfexec, zone, root.
+    Of another process, as far as this one may see it: not securebits, keepcaps and zone, but command, root_path and
+    the namespaces user_ns and mnt_ns (device and inode).
     warnings: those of the drop.
     """
 
@@ -645,23 +649,40 @@ class State:
         return isinstance(other, State) and not self.differences(other)
 
     def __str__(self):
-        return '\n'.join('%-12s %s' % (name, _show(value)) for name, value in self.fields().items())
+        return '\n'.join('%-12s %s%s' % (name, _show(value), _id_names(name, value)) for name, value in self.fields().items())
 
     def as_dict(self):
         """For JSON: sets as lists of names."""
-        return {name: list(value) if isinstance(value, (tuple, CapSet)) else value for name, value in self.fields().items()}
+        return {name: _plain(value) for name, value in self.fields().items()}
+
+
+def _plain(value):
+    return list(value) if isinstance(value, (tuple, CapSet)) else value
 
 
 def _show(value):
     return ' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else str(value)
 
 
+def _id_names(field, ids):
+    if field not in ('uid', 'gid', 'groups'):
+        return ''
+    import grp
+    import pwd
+    entries = [_quietly(pwd.getpwuid if field == 'uid' else grp.getgrgid, number) for number in sorted(set(ids))]
+    return ''.join(' (%s)' % ' '.join(entry[0] for entry in entries if entry)) if any(entries) else ''
+
+
 def state(pid=None):
-    """What this process, or process `pid`, holds now.  Raises RefusedError."""
+    """What this process, or process `pid` (its first thread), holds now.  Raises RefusedError."""
+    return State(_refusing(_platform().read) if pid is None else _look(pid)[0][1])
+
+
+def _look(pid):
     try:
-        return State(_platform().read(pid))
+        return _platform().look(pid)
     except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError('there is no process %s, or /proc is not mounted' % pid) from None
+        raise RefusedError('there is no process %s, or it has ended, or /proc is not mounted' % pid) from None
     except OSError as e:
         raise RefusedError(_because(e)) from None
 
@@ -685,8 +706,12 @@ def _because(e):
 # What a platform does; it raises ValueError and OSError only, and knows nothing of names, files or options.
 #   option, largest_id    the option of the stanza that it applies; the largest user or group id
 #   parse(text)           the option's text as a set; ValueError(message, offset)
+#   want(fields)          the same of what a process holds
 #   powerful(want)        the names in it that amount to root
-#   read(pid)             the fields of a State
+#   read()                the fields of a State
+#   look(pid)             [(thread, its fields)] of a process, the first of them for all where threads do not differ
+#   around()              fields of this process that one to be audited must have in common with it
+#   names(set)            a set as names
 #   rights(state)         {'user', 'group', 'groups', 'chroot'} that this State gives the right to change
 #   right, denied         their names, for messages, and what else may stand against changing groups
 #   goal(want, uid, exec, no_new_privs)    the fields that a drop must end in, as far as the process does not matter
@@ -733,7 +758,7 @@ class Linux:
     option = 'capabilities'
     largest_id = 4294967294             # 4294967295 is -1, "leave unchanged": setresuid(2)
     right = {'user': 'cap_setuid', 'group': 'cap_setgid', 'groups': 'cap_setgid', 'chroot': 'cap_sys_chroot'}
-    denied = ', or /proc/self/setgroups says deny'      # user_namespaces(7)
+    denied = ', or /proc/self/setgroups says deny'      # user_nss(7)
     tasks = None
 
     def __init__(self):
@@ -843,6 +868,9 @@ class Linux:
             clause, '' if split < len(clause) else ': it has no flags, such as +ep',
             ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
 
+    def want(self, fields):
+        return fields['permitted'], fields['effective'], fields['inheritable']
+
     def powerful(self, want):
         return list(CapSet((want[0] | want[2]) & ROOT_EQUIVALENT))
 
@@ -874,9 +902,7 @@ class Linux:
             raise OSError(errno.EPROTO, 'does not answer as the kernel does', 'prctl(%d)' % args[0])
         return None if None in bits else CapSet(sum(bit << n for n, bit in enumerate(bits)))
 
-    def read(self, pid=None):
-        if pid is not None:
-            return self.read_other(pid)
+    def read(self):
         self.ctypes.memset(self.data, 0xa5, 24)         # a call that lies leaves it so
         self.capget(self.header, self.data)
         effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
@@ -895,24 +921,66 @@ class Linux:
                 raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
         return state
 
-    def read_other(self, pid):
-        """From proc(5); securebits and keepcaps cannot be seen from outside."""
-        with open('/proc/%d/status' % pid, 'rb') as file:
-            lines = dict(line.decode('latin-1').rstrip('\n').split(':\t', 1) for line in file if b':\t' in line)
-        state = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
-        for name, key, base in (('permitted', 'CapPrm', 16), ('effective', 'CapEff', 16), ('inheritable', 'CapInh', 16),
-                                ('ambient', 'CapAmb', 16), ('bounding', 'CapBnd', 16), ('no_new_privs', 'NoNewPrivs', 10),
-                                ('threads', 'Threads', 10)):
-            if key in lines:                    # older kernels do not tell them all
-                state[name] = (CapSet if base == 16 else int)(lines[key], base)
-        root = _quietly(os.stat, '/proc/%d/root' % pid)         # needs the right to trace it
-        return dict(state, root=(root.st_dev, root.st_ino)) if root else state
+    names = set
+
+    def around(self):
+        return self.places(None, '/proc/self/')
+
+    def look(self, pid):
+        proc, seen = os.open('/proc/%d' % pid, os.O_RDONLY | os.O_DIRECTORY), {}    # of this process, should the number go to another
+        try:
+            for _ in range(1000):
+                tasks = os.open('task', os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
+                try:
+                    new = set(map(int, os.listdir(tasks))) - set(seen)
+                finally:
+                    os.close(tasks)
+                if not new:
+                    break
+                seen.update((task, self.task(proc, task)) for task in new)
+            else:
+                raise OSError(errno.EAGAIN, 'goes on starting threads', 'process %d' % pid)
+        finally:
+            os.close(proc)
+        found = sorted(((task, fields) for task, fields in seen.items() if fields), key=lambda one: (one[0] != pid, one[0]))
+        if not found:
+            raise ProcessLookupError
+        return found
+
+    def task(self, proc, task):
+        """From proc(5), or None for one that has ended; securebits and keepcaps cannot be seen from outside."""
+        try:
+            with open(os.open('task/%d/status' % task, os.O_RDONLY, dir_fd=proc), 'rb') as file:
+                lines = dict(line.decode('latin-1').rstrip('\n').split(':\t', 1) for line in file if b':\t' in line)
+            fields = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
+            for name, key, base in (('permitted', 'CapPrm', 16), ('effective', 'CapEff', 16), ('inheritable', 'CapInh', 16),
+                                    ('ambient', 'CapAmb', 16), ('bounding', 'CapBnd', 16), ('no_new_privs', 'NoNewPrivs', 10),
+                                    ('threads', 'Threads', 10)):
+                if key in lines:                # older kernels do not tell them all
+                    fields[name] = (CapSet if base == 16 else int)(lines[key], base)
+            if lines['State'][0] not in 'ZX':
+                return dict(fields, command=lines['Name'], **self.places(proc, 'task/%d/' % task))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+
+    @staticmethod
+    def places(proc, where):
+        """The root directory and the namespaces; they need the right to trace the process."""
+        found = {}
+        try:
+            for name, link in ('root', 'root'), ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
+                st = os.stat(where + link, dir_fd=proc)
+                found[name] = st.st_dev, st.st_ino
+            found['root_path'] = os.readlink(where + 'root', dir_fd=proc)
+        except PermissionError:
+            pass
+        return found
 
     # the goal, and whether this process can reach it
 
     def rights(self, state):
         needed = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID, 'chroot': CAP_SYS_CHROOT}
-        if _quietly(self.contents, '/proc/self/setgroups') == 'deny':       # user_namespaces(7)
+        if _quietly(self.contents, '/proc/self/setgroups') == 'deny':       # user_nss(7)
             del needed['groups']
         return {name for name, bit in needed.items() if state.permitted & bit}
 
@@ -1538,6 +1606,129 @@ def _preload():
         _quietly(__import__('ctypes').CDLL, 'libgcc_s.so.1')    # musl has it built in
 
 
+# ---------------------------------------------------------------------------- Security against a process
+
+class Difference:
+    """One thing that a process does not hold as asked: field, wanted and has, as in a State; mark ('more', 'less' or
+    'more and less' than asked); thread: which and its name, '' for the whole process.  str() is one line."""
+    __slots__ = ('thread', 'field', 'wanted', 'has', 'mark')
+
+    def __init__(self, *values):
+        for name, value in zip(self.__slots__, values):
+            setattr(self, name, value)
+
+    def __str__(self):
+        return '%s%s: wanted %s, has %s (%s than asked)' % (
+            self.thread and 'thread %s: ' % self.thread, self.field, _show(self.wanted), _show(self.has), self.mark)
+
+
+class Audit(list):
+    """The differences (Difference) between what a process holds and what a Security asks; empty if there are none.
+
+    pid, command, threads: which process; like: what it is nearest to, 'drop', 'launch' or 'drop or launch';
+    unseen: what cannot be seen from outside.
+    """
+
+    def __str__(self):
+        return '\n'.join(map(str, self))
+
+
+def audit(security, pid, no_new_privs=True):
+    """Does process `pid`, every thread of it, hold what drop or launch would have left?  Returns an Audit.
+
+    Raises ConfigError, and RefusedError where that cannot be told.  proc(5), capabilities(7), ucred_get(3C).
+    """
+    p, tasks = _refusing(_goal, security, False, no_new_privs), _look(pid)
+    first, around, audits = tasks[0][1], _refusing(p.platform.around), []
+    if not set(around) <= set(first):
+        raise RefusedError('process %d: its root directory and namespaces cannot be seen by this user: run the audit as root' % pid)
+    unseen = [name for name in p.platform.read() if name not in first]
+    if around.get('mnt_ns') != first.get('mnt_ns') and security.chroot is None:
+        unseen.append('root (in another mount namespace)')
+        del around['root']
+    for kind, exec in ('drop', False), ('launch', True):
+        wanted = _wanted(p, exec, first, around)
+        if exec and wanted.get('permitted') != wanted.get('effective'):
+            continue                            # no launch can leave that
+        found = Audit()
+        found.pid, found.command, found.threads, found.like, found.unseen = pid, first.get('command', ''), len(tasks), kind, unseen
+        for thread, fields in tasks:
+            name = '%d (%s)' % (thread, _printable(fields.get('command', ''))) if fields is not first else ''
+            found += [one for one in _compared(p, name, wanted, fields)
+                      if fields is first or fields[one.field] != first[one.field]]
+        audits.append(found)
+    best = min(audits, key=len)
+    best.like = ' or '.join(one.like for one in audits if len(one) == len(best))
+    return best
+
+
+def _wanted(p, exec, first, around):
+    """What drop or launch would have left; what only the process knows is taken as it is."""
+    uid, gid = p.uid, p.gid
+    if uid is None and p.user is not None:
+        uid, gid = p.user.pw_uid, p.user.pw_gid if gid is None else gid
+    elif uid is None:
+        uid = first['uid'][1]
+        if 0 in first['uid']:
+            raise RefusedError('no user is named, and the default, %s, has no account: name one' % DEFAULT_USER)
+    gid = first['gid'][1] if gid is None else gid
+    wanted = dict(around, uid=(uid,) * len(first['uid']), gid=(gid,) * len(first['gid']), groups=p.groups or ())
+    wanted.update(p.platform.goal(p.want, uid, exec, p.no_new_privs))
+    if p.security.chroot is not None:
+        try:
+            st = os.stat(os.fsdecode(p.security.chroot.encode('utf-8')))
+        except OSError as e:
+            raise RefusedError('chroot: %s' % _because(e)) from None
+        wanted.update(root=(st.st_dev, st.st_ino), root_path=p.security.chroot)
+    if exec:
+        wanted.pop('aware', None)               # execve(2) clears it on SunOS
+    return wanted
+
+
+def _compared(p, thread, wanted, fields):
+    """The differences of one thread."""
+    at_most = {'bounding'} if 'inheritable' in wanted else {'inheritable'}      # what was lacking before stays so
+    members = lambda name, value: (set(value) - {wanted['gid'][0]} if name == 'groups' else
+                                   set(value) if isinstance(value, tuple) else p.platform.names(value))
+    wanted = dict({'inheritable': wanted.get('permitted')}, **wanted)
+    for name, has in fields.items():
+        want = wanted.get(name)
+        if want is None or name in ('root_path', 'mnt_ns'):
+            continue
+        more, less = has != want, False
+        if type(want) is not int:               # a flag; what it allows is asked for by none
+            more, less = members(name, has) - members(name, want), members(name, want) - members(name, has)
+        marks = ['more'] * bool(more) + ['less'] * bool(less and name not in at_most)
+        if marks:
+            places = [(one['root_path'],) if name == 'root' and 'root_path' in one else () for one in (wanted, fields)]
+            yield Difference(thread, name, places[0] + want if places[0] else want, places[1] + has if places[1] else has,
+                             ' and '.join(marks))
+
+
+def _unusual(tasks):
+    """What is worth a second look in what `_look` found."""
+    import pwd
+    platform, first, notes = _platform(), tasks[0][1], []
+    uid, gid = first['uid'][1], first['gid'][1]
+    user = _quietly(pwd.getpwuid, uid)
+    for ids, what in (first['uid'], 'user'), (first['gid'], 'group'):
+        if len(set(ids)) > 1:
+            notes.append('%s ids are real, effective, saved%s: it can go back to %s %s' % (
+                what, ', filesystem' * (len(ids) > 3), what, _show(tuple(sorted(set(ids) - {ids[1]})))))
+    powerful = platform.powerful(platform.want(first))
+    notes.append(uid == 0 and 'user id 0 owns /etc and /proc/sys')
+    notes.append(uid != 0 and powerful and 'amounts to root: %s' % ' '.join(powerful))
+    others = set(first['groups']) - {gid} - _groups_of(user)
+    notes.append(uid != 0 and others and 'groups that user %d does not have by its account, left over: %s' % (
+        uid, _show(tuple(sorted(others)))))
+    notes.append('user_ns' in first and first['user_ns'] != platform.around()['user_ns'] and
+                 'in another user namespace: its capabilities count in that only')
+    for thread, fields in tasks[1:]:
+        notes += ['thread %d (%s) differs: %s %s' % (thread, _printable(fields['command']), name, _show(value))
+                  for name, value in fields.items() if name != 'command' and value != first.get(name)]
+    return [text for text in notes if text]
+
+
 # ---------------------------------------------------------------------------- command line
 
 class _Usage(Exception):
@@ -1588,10 +1779,13 @@ def _run(argv):
         raise _Usage('%s is not for %s' % (flag, verb))
     if (verb == 'exec') != bool(command):
         raise _Usage('exec needs -- and the command after it' if verb == 'exec' else '-- is for exec')
+    if verb in ('status', 'audit'):
+        pid = words.pop() if words else None if verb == 'status' else '-'
+        if pid is not None and not set(pid or '-') <= set('0123456789') or verb == 'status' and (overrides or words):
+            raise _Usage('status takes one PID, or nothing' if verb == 'status' else 'audit takes FILE and PID')
+        command = pid and int(pid)
     if verb == 'status':
-        if overrides or len(words) > 1 or words and not set(words[0] or '-') <= set('0123456789'):
-            raise _Usage('status takes one PID, or nothing')
-        return _status(flags, int(words[0]) if words else None)
+        return _status(flags, command)
     if len(words) > 1 or not words and not overrides:
         raise _Usage('%s takes one FILE' % verb)
     return function(words[0] if words else None, overrides, flags, command)
@@ -1652,8 +1846,27 @@ def _launch(file, overrides, flags, command):
 
 
 def _status(flags, pid):
-    now = state(pid)
-    return _put_json(now.as_dict()) if '--json' in flags else _put(1, '%s\n' % now)
+    tasks = [(0, state().fields())] if pid is None else _look(pid)
+    now, notes = State(tasks[0][1]), _unusual(tasks)
+    return (_put_json(dict(now.as_dict(), notes=notes)) if '--json' in flags else
+            _put(1, '%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes))))
+
+
+def _audit(file, overrides, flags, pid):
+    security = _configured(file, overrides)
+    found = audit(security, pid, '--allow-new-privs' not in flags)
+    if '--json' in flags:
+        _put_json({'pid': pid, 'command': found.command, 'threads': found.threads, 'like': found.like, 'unseen': found.unseen,
+                   'differences': [{name: _plain(getattr(one, name)) for name in one.__slots__} for one in found]})
+    else:
+        _put(1, ''.join('%s\n' % one for one in found))
+    like = ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like
+    for text in ['warning: ' + _at(place) + text for place, text in security.notes] + ['process %d (%s), %d thread%s: %s%s' % (
+            pid, _printable(found.command), found.threads, 's' * (found.threads > 1), like,
+            found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or '')]:
+        if '-q' not in flags:
+            _say(_poll(), text)
+    return 1 if found else 0
 
 
 def _named(*finding):
@@ -1682,7 +1895,8 @@ def _put(fd, text):
 
 
 VERBS = {'check': (_check, {'--json', '--allow-new-privs', '-q'}), 'status': (_status, {'--json', '-q'}),
-         'plan': (_plan, {'--json', '--exec', '--allow-new-privs', '-q'}), 'exec': (_launch, {'--allow-new-privs', '-q'})}
+         'plan': (_plan, {'--json', '--exec', '--allow-new-privs', '-q'}),
+         'audit': (_audit, {'--json', '--allow-new-privs', '-q'}), 'exec': (_launch, {'--allow-new-privs', '-q'})}
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 import ctypes
 import json
 import os
+import pwd
 import re
 import resource
 import shutil
@@ -242,9 +243,12 @@ def test_the_json_of_status_holds_what_its_text_holds():
         plain, done = run('status', *pid), run('status', '--json', *pid)
         answer = json.loads(done.stdout)
         assert (plain.returncode, done.returncode, plain.stderr, done.stderr) == (0, 0, '', '')
-        shown = {line.split()[0]: line.split()[1:] for line in plain.stdout.splitlines()}
+        lines = [line.partition(': ' if line.startswith('note: ') else ' ') for line in plain.stdout.splitlines()]
+        assert [text for key, _, text in lines if key == 'note'] == answer.pop('notes')
+        shown = {key: text.split() for key, _, text in lines if key != 'note'}
         assert set(shown) == set(answer)
-        assert shown['uid'] == [str(n) for n in answer['uid']] == [str(os.getuid())] * 4
+        assert shown['uid'][:4] == [str(n) for n in answer['uid']] == [str(os.getuid())] * 4
+        assert shown['uid'][4:] == ['(%s)' % pwd.getpwuid(os.getuid()).pw_name]
         assert answer['ambient'] == [] and shown['ambient'] == ['none']
 
 

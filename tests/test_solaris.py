@@ -703,6 +703,28 @@ def test_status_shows_this_process_and_others(libc, tmpdir):
     assert gone[0] == wrapped[0] == 125 and 'no process 4243' in gone[1] and live == [0, 0, 0]
 
 
+def test_audit_holds_a_process_against_the_stanza(libc, tmpdir):
+    def work(m):
+        def differ(wanted):
+            m.lib.sim_other(os.getppid())
+            m.start('global root')              # the auditor; a process of another zone has another root
+            audit = capdrop.audit(wanted, os.getppid())     # a pid that is there, for its /proc
+            return audit.like, audit.unseen, [str(one) for one in audit]
+        answers = []
+        for wanted in security('basic net_privaddr'), security('basic'), security('basic net_privaddr', group=7):
+            assert attempt(m.start('global root'), security('basic net_privaddr'))[0] == 'done'
+            answers.append(differ(wanted))
+        m.start('global root')
+        answers.append(differ(security('basic net_privaddr', supplemental_groups=())))
+        return answers
+    with tmpdir.as_cwd():
+        same, more, group, root = on_sunos(libc, work)
+    assert same == ('drop', ['zone'], [])
+    assert 'permitted: wanted basic, has basic,net_privaddr (more than asked)' in more[2]
+    assert group[2] == ['gid: wanted 7 7 7, has 1234 1234 1234 (more and less than asked)']
+    assert 'uid: wanted 1234 1234 1234, has 0 0 0 (more and less than asked)' in root[2]
+
+
 # ---- the library
 
 POINTER, INT, UINT, TEXT, OUT = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)

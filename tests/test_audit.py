@@ -1,0 +1,403 @@
+"""audit and status: what a running process holds, against what a stanza asks, seen from outside."""
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from conftest import SCRIPT, in_child, need, need_root, run
+from test_linux import BIND, CLONE_NEWUSER, HELD, RAW, SYS_ADMIN, c, capset, jail, own_mounts, prctl     # noqa: F401
+import capdrop
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+
+ASKED = dict(user='33', group='33', capabilities='cap_net_bind_service+ep')
+OPTIONS = ['--user=33', '--group=33', '--capabilities=cap_net_bind_service+ep']
+
+
+@contextlib.contextmanager
+def running(*calls):
+    """The pid of a child that has made these calls and waits."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for call in calls:
+                call()
+            os.write(tell, b'.')
+            while True:
+                time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(tell)
+    try:
+        assert os.read(told, 1) == b'.'
+        yield pid
+    finally:
+        os.close(told)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def command(*words):
+    """The pid of a command that became `sleep`."""
+    process = subprocess.Popen(list(words) + ['sleep', '60'])
+    try:
+        until = time.time() + 20
+        while capdrop.state(process.pid).command != 'sleep':
+            assert time.time() < until and process.poll() is None
+            time.sleep(0.01)
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def launching(*options):
+    return [sys.executable, '-I', SCRIPT, 'exec', '-q'] + list(options) + ['--']
+
+
+def drop(**values):
+    return lambda: capdrop.drop(capdrop.Security(**values), no_new_privs=values.get('user') != '0')
+
+
+def found(pid, no_new_privs=True, **values):
+    """(like, the lines) of an audit, the same by the function and by the command."""
+    audit = capdrop.audit(capdrop.Security(**values), pid, no_new_privs)
+    options = ['--%s=%s' % (name.replace('_', '-'), ','.join(value) if isinstance(value, tuple) else value)
+               for name, value in values.items()] + ['--allow-new-privs'] * (not no_new_privs)
+    done = run('audit', str(pid), *options)
+    assert done.stdout.splitlines() == [str(one) for one in audit] and done.returncode == (1 if audit else 0), done.stderr
+    return audit.like, [str(one) for one in audit]
+
+
+# ---------------------------------------------------------------------------- as asked
+
+def test_a_process_that_dropped_is_as_a_drop_leaves_it():
+    need_root()
+    with running(drop(**ASKED)) as pid:
+        assert found(pid, **ASKED) == ('drop', [])
+
+
+def test_a_launched_command_is_as_a_launch_leaves_it():
+    need_root()
+    with command(*launching(*OPTIONS)) as pid:
+        assert found(pid, **ASKED) == ('launch', [])
+
+
+def test_without_capabilities_a_drop_and_a_launch_leave_the_same():
+    need_root()
+    for options in OPTIONS[:2], OPTIONS[:2] + ['--supplemental-groups=4,24']:
+        with command(*launching(*options)) as pid:
+            groups = {'supplemental_groups': ('24', '4')} if len(options) > 2 else {}
+            assert found(pid, user='33', group='33', **groups) == ('drop or launch', [])
+
+
+def test_capabilities_that_are_only_permitted_can_be_those_of_a_drop_only():
+    need_root()
+    asked = dict(ASKED, capabilities='cap_net_bind_service+p')
+    with running(drop(**asked)) as pid:
+        assert found(pid, **asked) == ('drop', [])
+
+
+def test_a_command_that_setpriv_started_is_judged_like_one_of_ours():
+    need_root()
+    need(shutil.which('setpriv'), 'needs setpriv')
+    words = ['setpriv', '--reuid=33', '--regid=33', '--clear-groups', '--inh-caps=-all,+net_bind_service',
+             '--ambient-caps=-all,+net_bind_service', '--no-new-privs']
+    with command(*words) as pid:
+        like, lines = found(pid, **ASKED)
+        assert like == 'launch' and len(lines) == 1 and lines[0].startswith('bounding: wanted cap_net_bind_service, has all')
+    with command(*words + ['--bounding-set=-all,+net_bind_service']) as pid:
+        assert found(pid, **ASKED) == ('launch', [])
+
+
+def test_no_new_privs_and_the_bounding_set_do_not_matter_where_they_are_waived():
+    need_root()
+    with command(*launching('--allow-new-privs', *OPTIONS)) as pid:
+        assert [line.split(':')[0] for line in found(pid, **ASKED)[1]] == ['bounding', 'no_new_privs']
+        assert found(pid, no_new_privs=False, **ASKED) == ('launch', [])
+
+
+def test_threads_of_a_daemon_that_hold_the_same_are_no_difference():
+    need_root()
+    with running(drop(**ASKED), *[lambda: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()] * 3) as pid:
+        audit = capdrop.audit(capdrop.Security(**ASKED), pid)
+        assert (audit, audit.threads, audit.like, audit.pid) == ([], 4, 'drop', pid)
+        assert audit.unseen == ['securebits', 'keepcaps']
+
+
+def test_a_process_that_runs_as_root_by_its_stanza_is_judged_by_its_ids_only():
+    need_root()
+    with running(lambda: os.setgroups([]), lambda: os.setresgid(0, 0, 0)) as pid:
+        assert found(pid, user='0', group='0') == ('drop or launch', [])
+        assert found(pid, user='0', group='8')[1] == ['gid: wanted 8 8 8 8, has 0 0 0 0 (more and less than asked)']
+
+
+def test_a_chrooted_process_is_in_the_root_it_was_given(jail):
+    need_root()
+    jail = str(jail)
+    with running(drop(chroot=jail, **ASKED)) as pid:
+        assert found(pid, chroot=jail, **ASKED) == ('drop', [])
+
+
+# ---------------------------------------------------------------------------- not as asked
+
+def ids(uid=(33, 33, 33), gid=(33, 33, 33), groups=()):
+    def change():
+        os.setgroups(groups)
+        os.setresgid(*gid)
+        os.setresuid(*uid)
+    return change
+
+
+def bounding(kept):
+    def trim():
+        for n in range(64):
+            if not kept >> n & 1 and HELD >> n & 1:
+                prctl(24, n)
+    return trim
+
+
+def keeping(caps):
+    def keep():
+        prctl(8, 1)
+        ids()()
+        capset(caps, caps)
+        prctl(8, 0)
+    return keep
+
+
+def no_new_privs():
+    prctl(38, 1)
+
+
+NONE, ALL = lambda: capset(0, 0), 'all' if HELD == capdrop._platform().every else 'all but'
+
+
+@pytest.mark.parametrize('calls, asked, expected', [
+    ([bounding(0), ids(groups=[4]), no_new_privs], {}, ['groups: wanted none, has 4 (more than asked)']),
+    ([bounding(0), ids(groups=[33, 24]), no_new_privs], {'supplemental_groups': ('4',)},
+     ['groups: wanted 4, has 24 33 (more and less than asked)']),
+    ([bounding(0), ids(), no_new_privs], {'supplemental_groups': ('4',)}, ['groups: wanted 4, has none (less than asked)']),
+    ([bounding(0), ids()], {}, ['no_new_privs: wanted 1, has 0 (more than asked)']),
+    ([bounding(0), ids(uid=(33, 33, 0)), NONE, no_new_privs], {}, ['uid: wanted 33 33 33 33, has 33 33 0 33 (more than asked)']),
+    ([bounding(0), ids(gid=(33, 33, 4)), no_new_privs], {}, ['gid: wanted 33 33 33 33, has 33 33 4 33 (more than asked)']),
+    ([bounding(0), ids(uid=(34, 34, 34)), no_new_privs], {},
+     ['uid: wanted 33 33 33 33, has 34 34 34 34 (more and less than asked)']),
+    ([bounding(RAW), keeping(RAW), no_new_privs], {'capabilities': 'cap_net_raw+p'},
+     ['effective: wanted none, has cap_net_raw (more than asked)']),
+    ([bounding(RAW), ids(), no_new_privs], {'capabilities': 'cap_net_raw+ep'},
+     ['permitted: wanted cap_net_raw, has none (less than asked)', 'effective: wanted cap_net_raw, has none (less than asked)']),
+    ([bounding(RAW | BIND), keeping(RAW), no_new_privs], {'capabilities': 'cap_net_raw+ep'},
+     ['bounding: wanted cap_net_raw, has cap_net_bind_service cap_net_raw (more than asked)']),
+    ([bounding(0), keeping(RAW), no_new_privs], {'capabilities': 'cap_net_raw+ep'}, []),    # less there is nothing to regain
+    ([bounding(0), ids(), no_new_privs], {'chroot': '/usr'}, None),
+], ids=lambda value: None)
+def test_what_differs_is_said_with_what_was_asked(calls, asked, expected):
+    need_root()
+    asked = dict(dict(user='33', group='33'), **asked)
+    with running(*calls) as pid:
+        if expected is None:
+            st, now = os.stat('/usr'), os.stat('/')
+            expected = ['root: wanted /usr %d %d, has / %d %d (more%s than asked)' % (
+                st.st_dev, st.st_ino, now.st_dev, now.st_ino, ' and less')]
+        assert found(pid, **asked)[1] == expected
+
+
+def test_a_bounding_set_left_full_is_found():
+    need_root()
+    with running(ids(), no_new_privs) as pid:
+        line, = found(pid, user='33', group='33')[1]
+        assert line.startswith('bounding: wanted none, has ' + ALL) and line.endswith(' (more than asked)')
+
+
+def test_a_root_directory_that_nobody_asked_for_is_found(jail):
+    need_root()
+    jail = str(jail)
+    with running(bounding(0), lambda: os.chroot(jail), lambda: os.chdir('/'), ids(), no_new_privs) as pid:
+        line, = found(pid, user='33', group='33')[1]
+        assert line.startswith('root: wanted / ') and 'has %s ' % os.path.realpath(jail) in line
+
+
+def test_a_thread_that_kept_a_capability_is_found_and_named():
+    need_root()
+
+    def forgotten():
+        kept = threading.Event()
+        threading.Thread(target=lambda: (capset(RAW, RAW), kept.set(), time.sleep(60)), daemon=True).start()
+        kept.wait(20)
+        no_new_privs()
+        capset(0, 0)
+    with running(bounding(0), keeping(RAW), forgotten) as pid:
+        lines = found(pid, user='33', group='33')[1]
+        thread, = [int(task) for task in os.listdir('/proc/%d/task' % pid) if int(task) != pid]
+        start = 'thread %d (%s): ' % (thread, open('/proc/%d/task/%d/comm' % (pid, thread)).read().strip())
+        assert lines == [start + 'permitted: wanted none, has cap_net_raw (more than asked)',
+                         start + 'effective: wanted none, has cap_net_raw (more than asked)',
+                         start + 'no_new_privs: wanted 1, has 0 (more than asked)']
+        assert 'note: thread %d (' % thread in run('status', str(pid)).stdout
+        difference = capdrop.audit(capdrop.Security(user='33', group='33'), pid)[0]
+        assert (difference.field, difference.mark, difference.wanted, difference.has) == ('permitted', 'more', 0, RAW)
+
+
+def test_a_process_in_another_user_namespace_is_said_to_be():
+    need_root()
+    with running(bounding(0), ids(), no_new_privs, lambda: c('unshare', CLONE_NEWUSER)) as pid:
+        lines = found(pid, user='33', group='33')[1]
+        assert any(line.startswith('user_ns: ') for line in lines)
+        assert 'note: in another user namespace' in run('status', str(pid)).stdout
+
+
+def test_the_root_of_a_container_is_its_own_and_said_not_to_be_seen(jail):
+    need_root()
+    jail = str(jail)
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+    with running(own_mounts, bounding(0), lambda: os.chroot(jail), ids(), no_new_privs) as pid:
+        asked = capdrop.Security(user='33', group='33')
+        audit = capdrop.audit(asked, pid)
+        assert audit == [] and audit.unseen == ['securebits', 'keepcaps', 'root (in another mount namespace)']
+        assert capdrop.audit(capdrop.Security(user='33', group='33', chroot=jail), pid) == []
+        assert [one.field for one in capdrop.audit(capdrop.Security(user='33', group='33', chroot='/usr'), pid)] == ['root']
+
+
+# ---------------------------------------------------------------------------- no answer
+
+def no_answer(*args):
+    done = run('audit', *args)
+    assert done.stdout == '' and 'Traceback' not in done.stderr and done.stderr.startswith('capdrop: ')
+    return done.returncode, done.stderr
+
+
+def test_a_process_that_is_not_there_or_has_ended_is_an_error():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    for number in (str(pid), '0', str(1 << 70)):            # a zombie holds nothing
+        status, message = no_answer(number, *OPTIONS)
+        assert status == 125 and 'there is no process %s, or it has ended' % number in message
+    os.waitpid(pid, 0)
+    with pytest.raises(capdrop.RefusedError):
+        capdrop.audit(capdrop.Security(**ASKED), pid)
+    assert no_answer(str(pid), *OPTIONS)[0] == 125 and run('status', str(pid)).returncode == 125
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_an_error_and_no_other_is_taken_for_it(monkeypatch):
+    pid, listdir, gone = os.fork(), os.listdir, []
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+
+    def ending(where):
+        names = listdir(where)
+        if not gone:
+            os.kill(pid, signal.SIGKILL)
+            gone.append(os.waitpid(pid, 0))
+        return names
+    monkeypatch.setattr(os, 'listdir', ending)
+    with pytest.raises(capdrop.RefusedError) as e:
+        capdrop.state(pid)
+    assert gone and 'no process %d, or it has ended' % pid in str(e.value)
+
+
+def test_a_process_that_may_not_be_looked_into_is_an_error_that_says_to_be_root():
+    need_root()
+    with running() as pid:
+        def child():
+            ids()()
+            try:
+                return str(capdrop.audit(capdrop.Security(user='33'), pid)), None
+            except capdrop.RefusedError as e:
+                return str(e), 'root_path' in vars(capdrop.state(pid))
+        message, seen = in_child(child)
+        assert message == ('process %d: its root directory and namespaces cannot be seen by this user: run the audit as root'
+                           % pid)
+        assert not seen
+
+
+def test_what_is_wrong_with_the_stanza_is_an_error_as_everywhere(tmp_path):
+    path = tmp_path / 'my.conf'
+    path.write_text('Security {\n user = nobody-of-this-name\n}\n')
+    status, message = no_answer(str(path), str(os.getpid()))
+    assert status == 125 and message.startswith('capdrop: %s:2:9: user: ' % path)
+    assert 'chroot' in no_answer(str(os.getpid()), '--user=33', '--chroot=/there/is/none')[1]
+
+
+def test_without_a_user_the_documented_one_is_wanted_and_root_never_by_silence():
+    need_root()
+    with running(ids()) as other, running() as root:
+        assert not capdrop._quietly(capdrop._refusing, __import__('pwd').getpwnam, 'ecuser')
+        for options in [['--capabilities='], ['--supplemental-groups=4']]:
+            assert 'no user is named, and the default, ecuser, has no account' in no_answer(str(root), *options)[1]
+        assert 'uid' not in [one.field for one in capdrop.audit(capdrop.Security(capabilities=''), other)]
+
+
+@pytest.mark.parametrize('words', [[], ['1'], ['x', 'y'], ['a.conf', '-1'], ['a', 'b', '1'], ['a.conf', '1x'], ['--exec', 'a', '1'],
+                                   ['--user=33'], ['--user=33', '--', '1']], ids=' '.join)
+def test_audit_takes_a_file_or_options_and_a_process(words):
+    status, message = no_answer(*words)
+    assert status == 2 and 'capdrop -h shows how' in message
+
+
+# ---------------------------------------------------------------------------- what is printed
+
+def test_the_one_line_of_summary_goes_to_standard_error_and_is_for_people():
+    need_root()
+    with command(*launching(*OPTIONS)) as pid:
+        clean, wrong = run('audit', str(pid), *OPTIONS), run('audit', str(pid), '--user=34', *OPTIONS[1:])
+        start = 'capdrop: process %d (sleep), 1 thread: ' % pid
+        unseen = '; cannot be seen from outside: securebits, keepcaps\n'
+        assert (clean.returncode, clean.stdout, clean.stderr) == (0, '', start + 'as a launch leaves it' + unseen)
+        assert (wrong.returncode, wrong.stderr) == (1, start + 'nearest to what a launch leaves' + unseen)
+        assert run('audit', '-q', str(pid), *OPTIONS).stderr == ''
+
+
+def test_the_json_of_audit_holds_all_of_it():
+    need_root()
+    with command(*launching(*OPTIONS)) as pid:
+        done = run('audit', '--json', '-q', str(pid), '--user=33', '--group=33', '--supplemental-groups=4')
+        answer = json.loads(done.stdout)
+        differences = answer.pop('differences')
+        assert done.returncode == 1 and answer == {
+            'pid': pid, 'command': 'sleep', 'threads': 1, 'like': 'drop or launch', 'unseen': ['securebits', 'keepcaps']}
+        assert differences[0] == {'thread': '', 'field': 'groups', 'wanted': [4], 'has': [], 'mark': 'less'}
+        assert {'thread': '', 'field': 'permitted', 'wanted': [], 'has': ['cap_net_bind_service'], 'mark': 'more'} in differences
+        assert json.loads(run('audit', '--json', str(pid), *OPTIONS).stdout)['differences'] == []
+
+
+def notes(pid):
+    done = run('status', str(pid))
+    lines = [line[6:] for line in done.stdout.splitlines() if line.startswith('note: ')]
+    assert json.loads(run('status', '--json', str(pid)).stdout)['notes'] == lines and done.returncode == 0
+    return lines
+
+
+def test_status_points_out_what_is_unusual():
+    need_root()
+    with running(ids(uid=(33, 33, 0), gid=(33, 33, 4), groups=[24, 33])) as pid:
+        first, second, third, *others = notes(pid)
+        assert first == 'user ids are real, effective, saved, filesystem: it can go back to user 0'
+        assert second == 'group ids are real, effective, saved, filesystem: it can go back to group 4'
+        assert third.startswith('amounts to root: cap_chown cap_dac_override ')
+        assert others == ['groups that user 33 does not have by its account, left over: 24']
+    with running() as pid:
+        assert notes(pid) == ['user id 0 owns /etc and /proc/sys']
+    with command(*launching(*OPTIONS)) as pid:
+        assert notes(pid) == []
+
+
+def test_status_names_users_groups_and_the_command():
+    need_root()
+    with command(*launching(*OPTIONS)) as pid:
+        lines = dict(line.split(None, 1) for line in run('status', str(pid)).stdout.splitlines())
+        assert lines['uid'] == '33 33 33 33 (www-data)' and lines['gid'] == '33 33 33 33 (www-data)'
+        assert lines['groups'] == 'none' and lines['command'] == 'sleep' and lines['root_path'] == '/'
