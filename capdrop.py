@@ -513,10 +513,10 @@ class _Reader:
 # but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
 # read token by token.
 _LOWER = bytes.maketrans(b'ABCDEFGHIJKLMNOPQRSTUVWXYZ', b'abcdefghijklmnopqrstuvwxyz')
-_NOT_OURS = bytes(c for c in range(256) if c not in b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
+_NOT_OURS = bytes(range(256)).translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
 _OURS = (b'security', b'include', b'local_changes_file', b'user=', b'group=', b'groups=', b'capabilities=',
          b'privileges=', b'chroot=', b'\n=')    # the last: a name may stand before the line, or before a comment
-_PLAIN = bytes(c for c in range(256) if c not in b'{}()[]"#\n')
+_PLAIN = bytes(range(256)).translate(None, b'{}()[]"#\n')
 
 
 def _leap(source):
@@ -720,6 +720,7 @@ def _because(e):
 #   before, after         the steps around them, for (found, goal, want, exec)
 #   regain(found, goal)   steps that must fail afterwards
 #   hold(), release()     around a drop: tasks, a descriptor that reading back needs
+#   writable()            does descriptor 2 take a line without blocking?
 # A step is (its text, the function, its arguments...); the text shows the arguments: text.format(*arguments).
 
 PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 3, 4, 7, 8         # linux/prctl.h
@@ -734,7 +735,7 @@ CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = 1 << 6, 1 << 7, 1 << 8, 1 
 ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 22, 27, 31, 32, 33, 38, 39))
 # cap_copy_ext(3): this, a length n, and n bytes of each set, effective, permitted, inheritable in turn, low bits first
 CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
-CLONE_THREAD = 0x10000                                                  # linux/sched.h
+CLONE_THREAD, POLLOUT = 0x10000, 4                                      # linux/sched.h, asm/poll.h
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
 NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
              'Buildroot: BR2_PACKAGE_LIBCAP)')
@@ -758,8 +759,8 @@ class Linux:
     option = 'capabilities'
     largest_id = 4294967294             # 4294967295 is -1, "leave unchanged": setresuid(2)
     right = {'user': 'cap_setuid', 'group': 'cap_setgid', 'groups': 'cap_setgid', 'chroot': 'cap_sys_chroot'}
-    denied = ', or /proc/self/setgroups says deny'      # user_nss(7)
-    tasks = None
+    denied = ', or /proc/self/setgroups says deny'      # user_namespaces(7)
+    tasks, deny = None, False
 
     def __init__(self):
         try:
@@ -774,9 +775,10 @@ class Linux:
 
         def declare(library, name, restype, *argtypes):
             """A C function; -1 or NULL raises OSError with errno and the name."""
-            function = getattr(library, name, None)
-            if function is None:
-                raise OSError(errno.ENOSYS, 'the C library has no %s' % name)
+            try:
+                function = getattr(library, name)
+            except AttributeError:
+                raise OSError(errno.ENOSYS, 'the C library has no %s' % name) from None
             function.restype, function.argtypes = restype, argtypes
 
             def call(*args):
@@ -793,6 +795,7 @@ class Linux:
         self.syscall = declare(libc, 'syscall', ctypes.c_long, *[ctypes.c_long] * 7)
         self.setfsuid = declare(libc, 'setfsuid', c_uint, c_uint)
         self.setfsgid = declare(libc, 'setfsgid', c_uint, c_uint)
+        self.poll = declare(libc, 'poll', c_int, pointer, c_ulong, c_int)
         self.cap_free = declare(libcap, 'cap_free', c_int, pointer)
         self.cap_from_text = declare(libcap, 'cap_from_text', pointer, ctypes.c_char_p)
         self.cap_to_name = declare(libcap, 'cap_to_name', pointer, c_int)
@@ -802,13 +805,21 @@ class Linux:
         self.ctypes, self.setgroups, self.chroot = ctypes, os.setgroups, os.chroot
         self.header = (ctypes.c_uint32 * 2)(0x20080522, 0)      # _LINUX_CAPABILITY_VERSION_3, this thread
         self.data = (ctypes.c_uint32 * 6)()                     # effective, permitted, inheritable: low words, high
-        self.every = CapSet(2 ** next(n for n in range(1, 65) if n == 64 or self.bit(PR_CAPBSET_READ, n) is None) - 1)
+        self.ask, self.ring, self.bounds = libc.prctl, libc.syscall, libc['prctl']      # -1 is for the caller to judge
+        self.bounds.argtypes = c_int, c_ulong                   # two arguments take half as long as five
+        self.numbers = [n for n in range(64) if self.bounds(PR_CAPBSET_READ, n) != -1] + [64]
+        self.every = CapSet(2 ** len(self.numbers[1:]) - 1)
 
     def setgid(self, gid):
         return 'setresgid({}, {}, {})', os.setresgid, gid, gid, gid
 
     def setuid(self, uid):
         return 'setresuid({}, {}, {})', os.setresuid, uid, uid, uid
+
+    def writable(self):
+        number = lambda value, size: value.to_bytes(size, sys.byteorder)
+        pollfd = self.ctypes.create_string_buffer(number(2, 4) + number(POLLOUT, 2) + number(0, 2), 8)
+        return self.poll(pollfd, 1, 0) and int.from_bytes(pollfd.raw[6:], sys.byteorder) & POLLOUT
 
     # sets: (permitted, effective, inheritable)
 
@@ -884,23 +895,15 @@ class Linux:
         except OSError as e:
             answers.append(2 if e.errno == errno.EINVAL else 0)
         links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
-        answers.append(links.st_nlink - 2 if links else 0)      # . and .. and one directory a task
-        return max(answers)
+        return max(answers + [links.st_nlink - 2 if links else 0])      # . and .. and one directory a task
 
-    def bit(self, *args):
-        """What prctl says of a capability, the last of args: 0, 1, or None if there is no such capability."""
-        try:
-            return self.prctl(*args + (0,) * (5 - len(args)))
-        except OSError as e:
-            if e.errno != errno.EINVAL:
-                raise
-
-    def bits(self, *args):
-        """A set read bit by bit, or None where the kernel has no such set."""
-        bits = [self.bit(*args, n) for n in range(self.every.bit_length())]
-        if self.bit(*args, 64) is not None or None in bits and set(bits) != {None}:
-            raise OSError(errno.EPROTO, 'does not answer as the kernel does', 'prctl(%d)' % args[0])
-        return None if None in bits else CapSet(sum(bit << n for n, bit in enumerate(bits)))
+    def bits(self, answers):
+        """A set from the answers of prctl, one for each bit and the last for 64, which is no capability anywhere; None
+        where the kernel has no such set."""
+        *bits, beyond = answers
+        if beyond == -1 and self.ctypes.get_errno() == errno.EINVAL and bits and set(bits) in ({0, 1}, {0}, {1}, {-1}):
+            return None if -1 in bits else CapSet(sum(map(int.__lshift__, bits, range(64))))
+        raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.ctypes.get_errno()), 'prctl')
 
     def read(self):
         self.ctypes.memset(self.data, 0xa5, 24)         # a call that lies leaves it so
@@ -908,16 +911,18 @@ class Linux:
         effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
             raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
-        ambient, root = self.bits(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET), os.stat('/')
+        ask, root = self.ask, os.stat('/')
+        bounding = self.bits([self.bounds(PR_CAPBSET_READ, n) for n in self.numbers])
+        ambient = self.bits([ask(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, n, 0, 0) for n in self.numbers])
         self.has_ambient = ambient is not None          # Linux 4.3
         state = {
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
             'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
-            'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': self.bits(PR_CAPBSET_READ),
-            'securebits': self.bit(PR_GET_SECUREBITS), 'keepcaps': self.bit(PR_GET_KEEPCAPS),
-            'no_new_privs': self.bit(PR_GET_NO_NEW_PRIVS), 'threads': self.threads(), 'root': (root.st_dev, root.st_ino)}
-        for name, value in state.items():
-            if value is None:
+            'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': bounding,
+            'securebits': ask(PR_GET_SECUREBITS, 0, 0, 0, 0), 'keepcaps': ask(PR_GET_KEEPCAPS, 0, 0, 0, 0),
+            'no_new_privs': ask(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 'threads': self.threads(), 'root': (root.st_dev, root.st_ino)}
+        for name in 'bounding', 'securebits', 'keepcaps', 'no_new_privs':
+            if state[name] in (None, -1):
                 raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
         return state
 
@@ -979,10 +984,9 @@ class Linux:
     # the goal, and whether this process can reach it
 
     def rights(self, state):
-        needed = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID, 'chroot': CAP_SYS_CHROOT}
-        if _quietly(self.contents, '/proc/self/setgroups') == 'deny':       # user_nss(7)
-            del needed['groups']
-        return {name for name, bit in needed.items() if state.permitted & bit}
+        has = state.permitted
+        return {name for name, bit in (('user', CAP_SETUID), ('group', CAP_SETGID), ('groups', CAP_SETGID),
+                                       ('chroot', CAP_SYS_CHROOT)) if has & bit and (name != 'groups' or not self.deny)}
 
     def goal(self, want, uid, exec, no_new_privs):
         self.waived = not no_new_privs
@@ -1019,8 +1023,8 @@ class Linux:
         passive = CapSet(permitted & ~goal['effective'])
         refusals = [
             threads,
-            [n for n in range(16) if _quietly(self.syscall, IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0]
-            and 'an io_uring is registered without a descriptor: its requests keep the rights of now',
+            [n for n in range(16) if self.ring(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0] and
+            'an io_uring is registered without a descriptor: its requests keep the rights of now',
             missing and '%s: not in this process\'s permitted set%s' % (
                 missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
                 if unbound else '; start it as root, or with this capability'),
@@ -1038,8 +1042,11 @@ class Linux:
 
     @staticmethod
     def contents(path):
-        with open(path, 'rb') as file:
-            return file.read().decode('utf-8', 'replace').strip()
+        fd = os.open(path, os.O_RDONLY)         # open() costs four times as much
+        try:
+            return os.read(fd, 4096).decode('utf-8', 'replace').strip()
+        finally:
+            os.close(fd)
 
     def several(self, count):
         tasks = sorted(_quietly(os.listdir, '/proc/self/task') or (), key=int)
@@ -1082,9 +1089,10 @@ class Linux:
         ]
 
     def each(self, bits, *args):
-        for n in range(64):
+        rest = (0,) * (4 - len(args))
+        for n in self.numbers:
             if bits >> n & 1:
-                self.prctl(*args + (n,) + (0,) * (4 - len(args)))
+                self.prctl(*args, n, *rest)
 
     def undump(self):
         self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -1095,6 +1103,7 @@ class Linux:
         return [found.permitted & ~goal['permitted'] and self.set_step(found.permitted, found.permitted, 0)]
 
     def hold(self):
+        self.deny = _quietly(self.contents, '/proc/self/setgroups') == 'deny'       # user_namespaces(7)
         for _ in range(100):                    # a thread that was joined lives on for a moment in the kernel
             if self.threads() <= 1:
                 break
@@ -1140,13 +1149,13 @@ class Plan:
     steps: what will be called, in order; attempts: what must fail afterwards; refusals: why it will not be done.
     """
     __slots__ = ('security', 'exec', 'no_new_privs', 'platform', 'user', 'uid', 'gid', 'groups', 'want',
-                 'found', 'goal', 'account', 'steps', 'attempts', 'refusals', 'notes', 'jail', 'poll', 'quiet')
+                 'found', 'goal', 'account', 'steps', 'attempts', 'refusals', 'notes', 'jail', 'quiet')
 
     def __init__(self, security, exec, no_new_privs):
         self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
         self.platform, self.refusals, self.notes = _platform(), [], list(security.notes)
         self.user = self.uid = self.gid = self.groups = self.want = None        # what the name service says
-        self.found = self.goal = self.account = self.jail = self.poll = None
+        self.found = self.goal = self.account = self.jail = None
         self.steps, self.attempts, self.quiet = [], [], True
 
     @property
@@ -1283,7 +1292,7 @@ def _fit(p):
             refuse('chroot: %s' % _because(e))
 
     p.goal, p.account = State(goal), user
-    if 0 in found.uid or rights:
+    if security.writers and (0 in found.uid or rights):
         _distrust(p, uid, gid, groups, user, refuse)
     _warn(p, uid, gid, groups, user)
     if p.goal == found and p.jail is None:
@@ -1340,14 +1349,17 @@ def _at_root(identity):
 def _descriptors(p):
     """Why open descriptors stand against the drop: what was opened keeps the rights of its opener."""
     names, refusals = _quietly(os.listdir, '/proc/self/fd'), []
-    limit = min(os.sysconf('SC_OPEN_MAX'), 1 << 20) if p.security.chroot is not None else 0
-    for fd in map(int, names) if names is not None else range(limit):
+    jailed = p.security.chroot is not None
+    for fd in map(int, names) if names is not None else range(min(os.sysconf('SC_OPEN_MAX'), 1 << 20) * jailed):
         st = _quietly(os.fstat, fd)             # None: the listing's own, closed again
-        path = st and _quietly(os.readlink, '/proc/self/fd/%d' % fd) or 'unknown'
-        if path == 'anon_inode:[io_uring]':
-            refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
-        elif st and stat.S_ISDIR(st.st_mode) and p.security.chroot is not None and fd != p.platform.tasks:
+        kind = stat.S_IFMT(st.st_mode) if st and fd != p.platform.tasks else stat.S_IFREG
+        if kind and (kind != stat.S_IFDIR or not jailed):
+            continue                            # an io_uring is of no type at all
+        path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) or 'unknown'
+        if kind:
             refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (fd, _printable(path)))
+        elif path == 'anon_inode:[io_uring]':
+            refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
     return refusals
 
 
@@ -1468,7 +1480,6 @@ def launch(security, argv, no_new_privs=True, env=None):
 def _drop(p, on_failure, launching):
     """Drop with every signal blocked and garbage collection off: a handler or finalizer of the caller's that ran half-way
     would run with rights that are about to go.  Handlers that are due run first, here."""
-    p.poll = _poll()                            # now, while something can be imported
     signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
     collecting, mask = gc.isenabled(), _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
     begun = False               # not p.steps: a Plan made earlier has them before it is sure that they will run
@@ -1506,7 +1517,7 @@ def _ready(p, signals, launching):
     if p.refusals:
         raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
     for text in () if p.quiet else p.warnings:
-        _say(p.poll, 'warning: ' + text)
+        _say('warning: ' + text, p.platform.writable)
     ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends itself
     for number in sorted(caught | ignored) if launching else ():
         if number in ignored:
@@ -1549,23 +1560,23 @@ def _read_back(p):
             '%s is %s, not %s' % (name, _show(has), _show(wanted)) for name, wanted, has in wrong))
 
 
-def _poll():
+def _writable():
     import select
     poll = select.poll()
     poll.register(2, select.POLLOUT)
-    return poll
+    return [1 for _, events in poll.poll(0) if events & select.POLLOUT]
 
 
-def _say(poll, message):
+def _say(message, writable=_writable):
     """One line on descriptor 2, if that takes it without blocking: POLLOUT says that a pipe has room for 4096 bytes."""
-    if [1 for _, events in poll.poll(0) if events & 4]:
+    if _quietly(writable):
         _quietly(os.write, 2, ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:4095] + b'\n')
 
 
 def _end(p, message, status):
     try:
         _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
-        _say(p.poll, message)
+        _say(message, p.platform.writable)
     finally:
         os._exit(status)
 
@@ -1742,10 +1753,10 @@ def main(argv=None):
     try:
         return _run(argv)
     except _Usage as e:
-        _say(_poll(), '%s; capdrop -h shows how' % e)
+        _say('%s; capdrop -h shows how' % e)
         return 125 if verb == 'exec' else 2
     except (Error, OSError, MemoryError) as e:
-        _say(_poll(), 'out of memory' if isinstance(e, MemoryError) else str(e) if isinstance(e, ConfigError) else _because(e))
+        _say('out of memory' if isinstance(e, MemoryError) else str(e) if isinstance(e, ConfigError) else _because(e))
         return 125
     except KeyboardInterrupt:
         return 130
@@ -1835,7 +1846,7 @@ def _plan(file, overrides, flags, command):
     else:
         _put(1, '%s\n' % p)
         for text in ['warning: ' + text for text in p.warnings if '-q' not in flags] + ['refused: ' + text for text in p.refusals]:
-            _say(_poll(), text)
+            _say(text)
     return 125 if p.refusals else 0
 
 
@@ -1865,7 +1876,7 @@ def _audit(file, overrides, flags, pid):
             pid, _printable(found.command), found.threads, 's' * (found.threads > 1), like,
             found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or '')]:
         if '-q' not in flags:
-            _say(_poll(), text)
+            _say(text)
     return 1 if found else 0
 
 

@@ -6,6 +6,7 @@ not to a thread.  A set is text all the way, in the form that priv_set_to_str(3C
 """
 import errno
 import os
+import select
 
 PRIV_ON, PRIV_SET, PRIV_STR_PORT, PRIV_STR_LIT = 0, 2, 0, 1             # sys/priv.h, priv.h
 SETS = 'Permitted', 'Limit', 'Effective', 'Inheritable'                 # the documented order
@@ -36,6 +37,8 @@ class Solaris:
     tasks = None
 
     def __init__(self, libc='libc.so.1'):
+        self.poll = select.poll()
+        self.poll.register(2, select.POLLOUT)
         try:
             import ctypes
             library = ctypes.CDLL(libc, use_errno=True)         # by soname: find_library runs programs as root
@@ -103,6 +106,9 @@ class Solaris:
 
     def setuid(self, uid):
         return 'setreuid({}, {})', self.setreuid, uid, uid
+
+    def writable(self):
+        return [1 for _, events in self.poll.poll(0) if events & select.POLLOUT]
 
     # sets
 

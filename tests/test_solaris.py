@@ -879,4 +879,4 @@ def test_without_libc_so_1_the_refusal_names_it():
 def test_the_file_imports_nothing_from_capdrop():
     with open(solaris_priv.__file__) as file:
         imports = [line.strip() for line in file if line.strip().startswith(('import ', 'from '))]
-    assert sorted(imports) == ['import ctypes', 'import difflib', 'import errno', 'import os']
+    assert sorted(imports) == ['import ctypes', 'import difflib', 'import errno', 'import os', 'import select']
