@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# mypy: ignore-errors
 """Give up root for good, keeping only what a Security stanza names.
 
 usage: capdrop check FILE                 parse and resolve: errors and warnings
@@ -41,6 +42,11 @@ import time
 import _codecs
 import _signal          # signal itself imports enum
 
+TYPE_CHECKING = False       # for a checker it is true, and importing typing costs more than a drop
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
+    Place = Tuple[Optional[str], Optional[int], Optional[int]]
+
 __version__ = '1.0'
 __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'HalfDropped', 'Plan', 'RefusedError', 'Security', 'State',
            'audit', 'drop', 'launch', 'load', 'loads', 'plan', 'state']
@@ -59,7 +65,8 @@ class ConfigError(Error, ValueError):
     """The configuration is wrong: message, and where: file (or the option's name), line, column (from 1) or None;
     excerpt is the line with a caret under the column, or ''."""
 
-    def __init__(self, message, file=None, line=None, column=None, excerpt=''):
+    def __init__(self, message: str, file: 'Optional[str]' = None, line: 'Optional[int]' = None,
+                 column: 'Optional[int]' = None, excerpt: str = '') -> None:
         super().__init__(message)
         self.message, self.file, self.line, self.column, self.excerpt = message, file, line, column, excerpt
 
@@ -117,8 +124,19 @@ class Security:
     """
     __slots__ = OPTIONS + ('where', 'notes', 'writers', 'private')
 
-    def __init__(self, user=None, group=None, supplemental_groups=None, capabilities=None, privileges=None,
-                 chroot=None):
+    if TYPE_CHECKING:
+        user: Optional[str]
+        group: Optional[str]
+        supplemental_groups: Optional[Tuple[str, ...]]
+        capabilities: Optional[str]
+        privileges: Optional[str]
+        chroot: Optional[str]
+        where: Dict[str, List[Place]]
+
+    def __init__(self, user: 'Union[str, int, None]' = None, group: 'Union[str, int, None]' = None,
+                 supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
+                 capabilities: 'Optional[str]' = None, privileges: 'Optional[str]' = None,
+                 chroot: 'Optional[str]' = None) -> None:
         self.where = {}
         self.notes = []         # warnings: (place, text)
         self.writers = {}       # file that supplied a value -> who besides root could rewrite it
@@ -150,6 +168,7 @@ class Security:
         self.where.setdefault(option, []).append(place)
 
     def place(self, option):
+        """(file, line, column) of the value in effect, or three times None."""
         return self.where[option][-1] if option in self.where else (None, None, None)
 
     def error(self, option, message, text='', offset=0):
@@ -554,7 +573,7 @@ def _whole(stretch):
     return not left
 
 
-def load(path):
+def load(path: 'Union[str, bytes, os.PathLike[str]]') -> Security:
     """Read a configuration file and all that it includes.  Reads files and their owners, EC_CONF_SEARCH_PATH,
     EC_NODE_NAME and the node name, nothing else.  Raises ConfigError."""
     path = os.fsdecode(path)
@@ -569,7 +588,7 @@ def _load(path, name):
     return reader.finish()
 
 
-def loads(text, name='<string>'):
+def loads(text: str, name: str = '<string>') -> Security:
     """The same from text (str); relative includes are looked for on the search path only."""
     reader = _Reader(name)
     reader.items(_Source(name, text.encode('utf-8', 'surrogatepass')))
@@ -633,25 +652,35 @@ class State:
     warnings: those of the drop.
     """
 
-    def __init__(self, fields, warnings=()):
+    if TYPE_CHECKING:
+        uid: Tuple[int, ...]
+        gid: Tuple[int, ...]
+        groups: Tuple[int, ...]
+        root: Tuple[int, int]
+        warnings: Tuple[str, ...]
+
+        def __getattr__(self, name: str) -> Any: ...    # sets and flags: they differ from platform to platform
+
+    def __init__(self, fields: 'Mapping[str, Any]', warnings: 'Iterable[str]' = ()) -> None:
         self.__dict__.update(fields, warnings=tuple(warnings))
 
-    def fields(self):
+    def fields(self) -> 'Dict[str, Any]':
+        """All but the warnings: {name: value}."""
         return {name: value for name, value in vars(self).items() if name != 'warnings'}
 
-    def differences(self, other):
+    def differences(self, other: 'State') -> 'List[Tuple[str, Any, Any]]':
         """[(field, in this one, in the other)]; the primary group in the list of groups makes no difference."""
         key = lambda state, name: (set(state.groups) - {state.gid[0]} if name == 'groups' else getattr(state, name, None))
         return [(name, value, getattr(other, name, None)) for name, value in self.fields().items()
                 if key(self, name) != key(other, name)]
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and not self.differences(other)
 
     def __str__(self):
         return '\n'.join('%-12s %s%s' % (name, _show(value), _id_names(name, value)) for name, value in self.fields().items())
 
-    def as_dict(self):
+    def as_dict(self) -> 'Dict[str, Any]':
         """For JSON: sets as lists of names."""
         return {name: _plain(value) for name, value in self.fields().items()}
 
@@ -673,7 +702,7 @@ def _id_names(field, ids):
     return ''.join(' (%s)' % ' '.join(entry[0] for entry in entries if entry)) if any(entries) else ''
 
 
-def state(pid=None):
+def state(pid: 'Optional[int]' = None) -> State:
     """What this process, or process `pid` (its first thread), holds now.  Raises RefusedError."""
     return State(_refusing(_platform().read) if pid is None else _look(pid)[0][1])
 
@@ -1151,7 +1180,14 @@ class Plan:
     __slots__ = ('security', 'exec', 'no_new_privs', 'platform', 'user', 'uid', 'gid', 'groups', 'want',
                  'found', 'goal', 'account', 'steps', 'attempts', 'refusals', 'notes', 'jail', 'quiet')
 
-    def __init__(self, security, exec, no_new_privs):
+    if TYPE_CHECKING:
+        found: Optional[State]
+        goal: Optional[State]
+        steps: List[Tuple[Any, ...]]
+        attempts: List[Tuple[Any, ...]]
+        refusals: List[str]
+
+    def __init__(self, security: Security, exec: bool, no_new_privs: bool) -> None:
         self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
         self.platform, self.refusals, self.notes = _platform(), [], list(security.notes)
         self.user = self.uid = self.gid = self.groups = self.want = None        # what the name service says
@@ -1159,14 +1195,16 @@ class Plan:
         self.steps, self.attempts, self.quiet = [], [], True
 
     @property
-    def warnings(self):
+    def warnings(self) -> 'List[str]':
         return [_at(place) + text for place, text in self.notes]
 
     def note(self, option, text):
+        """A warning, where there is a text."""
         if text:
             self.notes.append((self.security.place(option), text))
 
     def close(self):
+        """Let go of what was opened to look at this process."""
         jail, self.jail = self.jail, None
         self.platform.release()
         if jail is not None:
@@ -1176,7 +1214,7 @@ class Plan:
         return '\n'.join(_plan_lines(self))
 
 
-def plan(security, exec=False, no_new_privs=True):
+def plan(security: Security, exec: bool = False, no_new_privs: bool = True) -> Plan:
     """What drop (exec=True: launch) would do with `security` in this process.  Changes nothing, needs no rights.
 
     Raises ConfigError for values that nothing can be done with; what else stands against it is in refusals.
@@ -1440,7 +1478,7 @@ def _step_text(text, call, *args):
 
 _held = []              # (the six values, the State) of each drop made
 
-def drop(security, no_new_privs=True, on_failure='exit'):
+def drop(security: 'Union[Security, Plan]', no_new_privs: bool = True, on_failure: str = 'exit') -> State:
     """Become what `security` (a Security or a Plan) names, for good, and return the State read back.
 
     Raises ConfigError or RefusedError with nothing changed.  Once the first step is made, anything that fails or
@@ -1461,7 +1499,8 @@ def drop(security, no_new_privs=True, on_failure='exit'):
     return result
 
 
-def launch(security, argv, no_new_privs=True, env=None):
+def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]', no_new_privs: bool = True,
+           env: 'Optional[Mapping[str, str]]' = None) -> 'NoReturn':
     """Drop and exec: does not return.  argv: the command, looked for on PATH (never in the current directory);
     env: its environment, default os.environ, with HOME, USER, LOGNAME and SHELL set when the user changes.
 
@@ -1624,6 +1663,13 @@ class Difference:
     'more and less' than asked); thread: which and its name, '' for the whole process.  str() is one line."""
     __slots__ = ('thread', 'field', 'wanted', 'has', 'mark')
 
+    if TYPE_CHECKING:
+        thread: str
+        field: str
+        wanted: Any
+        has: Any
+        mark: str
+
     def __init__(self, *values):
         for name, value in zip(self.__slots__, values):
             setattr(self, name, value)
@@ -1639,12 +1685,20 @@ class Audit(list):
     pid, command, threads: which process; like: what it is nearest to, 'drop', 'launch' or 'drop or launch';
     unseen: what cannot be seen from outside.
     """
+    if TYPE_CHECKING:
+        pid: int
+        command: str
+        threads: int
+        like: str
+        unseen: List[str]
+
+        def __iter__(self) -> Iterator[Difference]: ...
 
     def __str__(self):
         return '\n'.join(map(str, self))
 
 
-def audit(security, pid, no_new_privs=True):
+def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     """Does process `pid`, every thread of it, hold what drop or launch would have left?  Returns an Audit.
 
     Raises ConfigError, and RefusedError where that cannot be told.  proc(5), capabilities(7), ucred_get(3C).
@@ -1746,7 +1800,7 @@ class _Usage(Exception):
     """The command line is wrong."""
 
 
-def main(argv=None):
+def main(argv: 'Optional[Sequence[str]]' = None) -> int:
     """The command line (the text of this module is its manual); returns the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     verb = next((word for word in argv if word in VERBS), '')
