@@ -834,10 +834,11 @@ class Linux:
         self.ctypes, self.setgroups, self.chroot = ctypes, os.setgroups, os.chroot
         self.header = (ctypes.c_uint32 * 2)(0x20080522, 0)      # _LINUX_CAPABILITY_VERSION_3, this thread
         self.data = (ctypes.c_uint32 * 6)()                     # effective, permitted, inheritable: low words, high
-        self.ask, self.ring, self.bounds = libc.prctl, libc.syscall, libc['prctl']      # -1 is for the caller to judge
-        self.bounds.argtypes = c_int, c_ulong                   # two arguments take half as long as five
-        self.numbers = [n for n in range(64) if self.bounds(PR_CAPBSET_READ, n) != -1] + [64]
-        self.every = CapSet(2 ** len(self.numbers[1:]) - 1)
+        self.ask, self.ring = libc['prctl'], libc.syscall       # -1 is for the caller to judge
+        self.zero, self.is_set, *self.numbers = map(c_ulong, (0, PR_CAP_AMBIENT_IS_SET, *range(65)))   # half of the time of a call
+        every = [n.value for n in self.numbers[:64] if self.ask(PR_CAPBSET_READ, n, *[self.zero] * 3) != -1]
+        del self.numbers[len(every):64]
+        self.every = CapSet(2 ** len(every) - 1)
 
     def setgid(self, gid):
         return 'setresgid({}, {}, {})', os.setresgid, gid, gid, gid
@@ -940,16 +941,16 @@ class Linux:
         effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
             raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
-        ask, root = self.ask, os.stat('/')
-        bounding = self.bits([self.bounds(PR_CAPBSET_READ, n) for n in self.numbers])
-        ambient = self.bits([ask(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, n, 0, 0) for n in self.numbers])
+        ask, zero, is_set, root = self.ask, self.zero, self.is_set, os.stat('/')
+        bounding = self.bits([ask(PR_CAPBSET_READ, n, zero, zero, zero) for n in self.numbers])
+        ambient = self.bits([ask(PR_CAP_AMBIENT, is_set, n, zero, zero) for n in self.numbers])
         self.has_ambient = ambient is not None          # Linux 4.3
         state = {
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
             'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
             'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': bounding,
-            'securebits': ask(PR_GET_SECUREBITS, 0, 0, 0, 0), 'keepcaps': ask(PR_GET_KEEPCAPS, 0, 0, 0, 0),
-            'no_new_privs': ask(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 'threads': self.threads(), 'root': (root.st_dev, root.st_ino)}
+            'securebits': ask(PR_GET_SECUREBITS, zero, zero, zero, zero), 'keepcaps': ask(PR_GET_KEEPCAPS, zero, zero, zero, zero),
+            'no_new_privs': ask(PR_GET_NO_NEW_PRIVS, zero, zero, zero, zero), 'threads': self.threads(), 'root': (root.st_dev, root.st_ino)}
         for name in 'bounding', 'securebits', 'keepcaps', 'no_new_privs':
             if state[name] in (None, -1):
                 raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
@@ -1119,7 +1120,7 @@ class Linux:
 
     def each(self, bits, *args):
         rest = (0,) * (4 - len(args))
-        for n in self.numbers:
+        for n in range(64):
             if bits >> n & 1:
                 self.prctl(*args, n, *rest)
 
@@ -1259,7 +1260,8 @@ def _goal(security, exec, no_new_privs, errors=None):
     elif p.uid is not None and p.user is None:
         found.append(security.error('user', '%s has no account, so no primary group: name a group', security.user))
     if security.supplemental_groups is not None:
-        names, most = set(security.supplemental_groups), os.sysconf('SC_NGROUPS_MAX')
+        names = set(security.supplemental_groups)
+        most = 8 if len(names) <= 8 else os.sysconf('SC_NGROUPS_MAX')       # which opens a file; every system takes 8
         if len(names) > most:                   # before they are all looked up
             raise RefusedError('%d supplementary groups: this system takes %d' % (len(names), most))
         p.groups = tuple(sorted({look_up('supplemental_groups', name, grp.getgrnam, grp.getgrgid)[0]

@@ -1,26 +1,72 @@
-"""Every command and program in README.md and docs/ runs as it is written there, in a copy of the tree."""
+"""Every command and program in README.md and docs/ runs as it is written there, in a copy of the tree, or says why not.
+
+A block that this does not run has a comment on the line before it: <!-- not run by test_docs: REASON -->.  The reason
+names the test that does, tests/FILE.py::NAME, or a file of tests that finds the block by its heading, or it is one.
+"""
+import ast
+import collections
+import ctypes
+import fcntl
 import glob
 import os
 import re
 import shutil
 import socket
+import struct
 import sys
 import time
 
 import pytest
 
 import capdrop
-from conftest import TOP, need_root, run_command
+from conftest import TOP, in_child, need_root, run_command
 
 PAGES = ['README.md'] + sorted(os.path.relpath(path, TOP) for path in glob.glob(os.path.join(TOP, 'docs', '*.md')))
 
 
+Block = collections.namedtuple('Block', 'page heading language text mark number')
+MARK = re.compile(r'<!-- not run by test_docs: (.*) -->$')
+
+
+def read(*path):
+    with open(os.path.join(TOP, *path), encoding='utf-8') as file:
+        return file.read()
+
+
+def blocks_of(page, text):
+    """Every block of a page, fenced or (language None) indented; mark is its reason, number counts those alike."""
+    found, counted, heading, above, mark, inside = [], collections.Counter(), '', '', None, None
+    for line in text.splitlines(True) + ['']:
+        fence, indented = line.startswith('```'), line.startswith('    ')
+        if inside == 'fence':
+            assert line, '%s: a block without an end below %s' % (page, heading)
+            inside = None if fence else inside
+        elif fence or indented and (mark or not above) and not inside:
+            language = line[3:].strip() if fence else None
+            counted[language] += 1
+            found.append(Block(page, heading, language, [], mark and mark.group(1), counted[language]))
+            inside = 'fence' if fence else 'indented'
+        elif inside and not indented and line.strip():
+            inside = None
+        if inside and not (fence and inside == 'fence'):
+            found[-1].text.append(line)
+        elif line.startswith('#'):
+            heading = line.strip('# \n')
+        mark, above = MARK.match(line) if line.strip() else mark, line.strip()
+    return [block._replace(text=''.join(block.text).rstrip() + '\n') for block in found]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page, read(page))]
+
+
+def named(block):
+    return pytest.param(block, id='%s-%s-%d' % (block.page, block.language or 'text', block.number))
+
+
 def blocks(language):
-    for page in PAGES:
-        with open(os.path.join(TOP, page), encoding='utf-8') as file:
-            for number, block in enumerate(re.findall(r'^```%s\n(.*?)^```' % language, file.read(), re.M | re.S), 1):
-                if 'tests/run.sh' not in block:     # this is how the tests are run; .ci/run runs it
-                    yield pytest.param(block, id='%s-%d' % (page, number))
+    """Those that a test here runs.  The one that runs the tests is run by .ci/run."""
+    return [pytest.param(block.text, id='%s-%d' % (block.page, block.number)) for block in BLOCKS
+            if block.language == language and not block.mark and 'tests/run.sh' not in block.text]
 
 
 @pytest.fixture
@@ -40,7 +86,7 @@ def test_command_in_the_documents_runs(block, tree):
         done = run_command(['sh', '-ec', line], cwd=tree)
         assert done.returncode == 0, (line, done.stderr)
         assert 'Traceback' not in done.stderr
-        assert done.stdout or ' check ' in line, line       # which says nothing where nothing is wrong
+        assert done.stdout or re.search(' (check|audit) ', line), line      # they say nothing where nothing is wrong
 
 
 def test_first_command_of_the_readme_shows_one_capability_and_nothing_of_root(tree):
@@ -53,9 +99,20 @@ def test_first_command_of_the_readme_shows_one_capability_and_nothing_of_root(tr
     assert shown['NoNewPrivs'] == '1'
 
 
+def network_of_its_own():
+    if ctypes.CDLL(None).unshare(0x40000000):   # CLONE_NEWNET of linux/sched.h; in a container it may be forbidden
+        return
+    with socket.socket() as lo:                 # SIOCSIFFLAGS, IFF_UP of linux/sockios.h and linux/if.h
+        fcntl.ioctl(lo, 0x8914, struct.pack('16sH22x', b'lo', 1))
+
+
 def test_listener_of_the_readme_serves_port_25_as_an_ordinary_user(tree):
     need_root()
-    program = [block.values[0] for block in blocks('python')][0]
+    in_child(serves_port_25, blocks('python')[0].values[0], tree)
+
+
+def serves_port_25(program, tree):
+    network_of_its_own()                        # where no connection of an earlier run still holds the port
     pid = os.fork()
     if pid == 0:
         try:
@@ -87,22 +144,138 @@ def test_listener_of_the_readme_serves_port_25_as_an_ordinary_user(tree):
 
 @pytest.mark.parametrize('page', PAGES)
 def test_links_between_the_documents_lead_somewhere(page):
-    with open(os.path.join(TOP, page), encoding='utf-8') as file:
-        for target in re.findall(r'\]\(([^)#:]+)\)', file.read()):
-            assert os.path.exists(os.path.join(TOP, os.path.dirname(page), target)), target
+    for target in re.findall(r'\]\(([^)#:]+)\)', read(page)):
+        assert os.path.exists(os.path.join(TOP, os.path.dirname(page), target)), target
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, new = set(), {'README.md'}
+    while new:
+        reached |= new
+        links = {os.path.normpath(os.path.join(os.path.dirname(page), target)) for page in new if page.endswith('.md')
+                 for target in re.findall(r'\]\(([^)#:]+)', read(page))}
+        new = links - reached
+    assert set(PAGES) | {'docs/capdrop.8', 'docs/LICENSE'} <= reached
 
 
 def test_stanza_in_the_readme_is_the_example():
-    with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as file:
-        stanza = re.search(r'^    Security \{.*?^    \}', file.read(), re.M | re.S).group()
+    stanza = re.search(r'^    Security \{.*?^    \}', read('README.md'), re.M | re.S).group()
     shown, example = capdrop.loads(stanza), capdrop.load(os.path.join(TOP, 'docs', 'example.conf'))
     assert [getattr(shown, o) for o in capdrop.OPTIONS] == [getattr(example, o) for o in capdrop.OPTIONS]
 
 
 def test_every_option_of_the_command_line_is_in_the_help_text_and_in_the_readme():
-    with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as file:
-        readme = file.read()
+    readme = read('README.md')
     for option in capdrop.OPTIONS:
         assert '--' + option.replace('_', '-') in capdrop.__doc__ and '--' + option.replace('_', '-') in readme
     for verb in capdrop.VERBS:
         assert 'capdrop %s' % verb in capdrop.__doc__ and 'capdrop %s' % verb in readme
+
+
+# ---------------------------------------------------------------------------- nothing escapes
+
+def test_a_page_is_cut_into_its_blocks():
+    text = '''# One
+
+```sh
+a
+
+# b
+```
+
+## Two
+<!-- not run by test_docs: because -->
+```
+    c
+```
+words
+    go on
+
+    d
+
+      e
+
+```sh
+f
+```
+<!-- not run by test_docs: so -->
+
+    g
+- a list
+'''
+    assert [tuple(block)[1:] for block in blocks_of('page', text)] == [
+        ('One', 'sh', 'a\n\n# b\n', None, 1), ('Two', '', '    c\n', 'because', 1),
+        ('Two', None, '    d\n\n      e\n', None, 1), ('Two', 'sh', 'f\n', None, 2), ('Two', None, '    g\n', 'so', 2)]
+
+
+@pytest.mark.parametrize('block', [named(block) for block in BLOCKS if block.language is not None])
+def test_fenced_block_is_run_here_or_says_why_not(block):
+    if block.mark is None:
+        assert block.language in ('sh', 'python'), 'needs <!-- not run by test_docs: REASON --> on the line before it'
+        if block.language == 'python':          # the listener that a test above starts
+            assert (block.page, block.number) == ('README.md', 1), 'no test runs it, or it does not say which'
+    else:
+        check_reason(block)
+
+
+def check_reason(block):
+    tests = re.findall(r'(tests/\w+\.py)(?:::(\w+))?', block.mark)
+    assert tests or len(block.mark.split()) > 4, 'neither names a test nor says why: %s' % block.mark
+    for file, name in tests:
+        source = read(file)
+        functions = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+        assert os.path.basename(block.page) in source, '%s does not read %s' % (file, block.page)
+        if name:
+            assert name.startswith('test_') and name in functions, '%s has no test %s' % (file, name)
+        else:
+            assert re.search('[\'"]%s[\'"]' % re.escape(block.heading), source), (
+                '%s has nothing to do with "%s"' % (file, block.heading))
+
+
+def test_the_command_that_runs_the_tests_is_run_by_ci():
+    assert [block.page for block in BLOCKS if block.text == 'sh tests/run.sh\n'] == ['README.md']
+    assert 'sh tests/run.sh' in read('.ci', 'run')
+
+
+USAGES = re.findall(r'^(?:usage:)? +(capdrop \w+ .*?)   ', capdrop.__doc__, re.M)
+SHELL = set('capdrop python python3 pip sh bash sudo docker podman systemctl systemd-run cd export cp install'.split())
+
+
+def is_command(line):
+    """Whether it is one for a shell, rather than configuration or a picture."""
+    words = re.sub(r'^\s*[$#] ', '', line).split()
+    if not words or len(words) > 1 and words[1][0] in '={':
+        return False
+    return bool(words[0] in SHELL or shutil.which(words[0]) or re.search(r'\b(capdrop(\.py)?|python3?) ', line))
+
+
+def is_synopsis(line):
+    return any(' '.join(line.split()).startswith(usage + ' ') for usage in USAGES)
+
+
+def test_commands_are_told_from_configuration():
+    for line in 'ls -l', '$ ls', '# capdrop exec x -- y', 'python3 -I x', 'PATH=/ python3 -I x', 'cd /x':
+        assert is_command(line), line
+    for line in 'Security {', '  chroot = "/x"', '}', '# to the end', 'include "x"', '', '"mail" )':
+        assert not is_command(line), line
+    assert len(USAGES) == len(capdrop.VERBS) and is_synopsis('    capdrop plan  FILE [--exec]        the system calls')
+    assert not any(map(is_synopsis, ['capdrop plan x.conf --exec', 'capdrop exec FILE -- ls', 'capdrop status 17']))
+
+
+@pytest.mark.parametrize('block', [named(block) for block in BLOCKS if block.language is None])
+def test_indented_block_holds_no_command_but_a_synopsis_or_says_why(block):
+    if block.mark is not None:
+        return check_reason(block)
+    for line in block.text.splitlines():
+        assert not is_command(line) or is_synopsis(line), (
+            'a command that no test runs; <!-- not run by test_docs: REASON --> on a line before it: ' + line)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_command_within_a_sentence_has_a_command_and_options_that_exist(page):
+    text = re.sub(r'^```.*?^```', '', read(page), flags=re.M | re.S)
+    for code in re.findall(r'`(?:# |\$ )?(capdrop [^`]+)`', text):
+        words = code.partition(' -- ')[0].split()[1:]
+        assert words[0] in capdrop.VERBS or words[0].startswith('-'), code
+        for option in [word.partition('=')[0] for word in words if word.startswith('--')]:
+            assert re.search(option + r'\b(?!-)', capdrop.__doc__), code
