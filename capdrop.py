@@ -994,7 +994,7 @@ class Linux:
                 if key in lines:                # older kernels do not tell them all
                     fields[name] = (CapSet if base == 16 else int)(lines[key], base)
             if lines['State'][0] not in 'ZX':
-                return dict(fields, command=lines['Name'], **self.places(proc, 'task/%d/' % task))
+                return dict(fields, command=os.fsdecode(lines['Name'].encode('latin-1')), **self.places(proc, 'task/%d/' % task))
         except (FileNotFoundError, ProcessLookupError):
             pass
 
@@ -1392,14 +1392,13 @@ def _descriptors(p):
     jailed = p.security.chroot is not None
     for fd in map(int, names) if names is not None else range(min(os.sysconf('SC_OPEN_MAX'), 1 << 20) * jailed):
         st = _quietly(os.fstat, fd)             # None: the listing's own, closed again
-        kind = stat.S_IFMT(st.st_mode) if st and fd != p.platform.tasks else stat.S_IFREG
-        if kind and (kind != stat.S_IFDIR or not jailed):
-            continue                            # an io_uring is of no type at all
-        path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) or 'unknown'
-        if kind:
-            refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (fd, _printable(path)))
-        elif path == 'anon_inode:[io_uring]':
+        kind = stat.S_IFMT(st.st_mode) if st and fd != p.platform.tasks else stat.S_IFIFO
+        path = (_quietly(os.readlink, '/proc/self/fd/%d' % fd) or 'unknown'     # an io_uring is of no type today
+                if kind in (0, stat.S_IFREG) or kind == stat.S_IFDIR and jailed else '')
+        if path == 'anon_inode:[io_uring]':
             refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
+        elif kind == stat.S_IFDIR and path:
+            refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (fd, _printable(path)))
     return refusals
 
 
@@ -1708,7 +1707,8 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     p, tasks = _refusing(_goal, security, False, no_new_privs), _look(pid)
     first, around, audits = tasks[0][1], _refusing(p.platform.around), []
     if not set(around) <= set(first):
-        raise RefusedError('process %d: its root directory and namespaces cannot be seen by this user: run the audit as root' % pid)
+        raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
+                           'cap_sys_ptrace' % pid)
     unseen = [name for name in p.platform.read() if name not in first]
     if around.get('mnt_ns') != first.get('mnt_ns') and security.chroot is None:
         unseen.append('root (in another mount namespace)')

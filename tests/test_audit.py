@@ -319,8 +319,8 @@ def test_a_process_that_may_not_be_looked_into_is_an_error_that_says_to_be_root(
             except capdrop.RefusedError as e:
                 return str(e), 'root_path' in vars(capdrop.state(pid))
         message, seen = in_child(child)
-        assert message == ('process %d: its root directory and namespaces cannot be seen by this user: run the audit as root'
-                           % pid)
+        assert message == ('process %d: its root directory and namespaces cannot be seen: run the audit as root, '
+                           'with cap_sys_ptrace' % pid)
         assert not seen
 
 
