@@ -1709,7 +1709,7 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     if not set(around) <= set(first):
         raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
                            'cap_sys_ptrace' % pid)
-    unseen = [name for name in p.platform.read() if name not in first]
+    unseen = [name for name in _refusing(p.platform.read) if name not in first]
     if around.get('mnt_ns') != first.get('mnt_ns') and security.chroot is None:
         unseen.append('root (in another mount namespace)')
         del around['root']

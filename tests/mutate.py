@@ -24,7 +24,7 @@ WITH_ROWS = 'before', 'after', '_steps', '_attempts', 'regain', 'fit'
 READS = 'read',
 ADDS = 'refuse', 'append', '_read_back'
 TESTS = [['test_faults.py', '-k', 'not whatever and not table'], ['test_linux.py', '-k', 'not half_way'],
-         ['test_surroundings.py'], ['test_regain.py'], ['test_config.py'], ['test_cli.py', 'test_vendoring.py'],
+         ['test_audit.py'], ['test_surroundings.py'], ['test_regain.py'], ['test_config.py'], ['test_cli.py', 'test_vendoring.py'],
          ['test_faults.py', '-k', 'whatever']]      # the quick ones first; test_config.py for what reads configurations
 
 # What no test can see, and why.
