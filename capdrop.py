@@ -14,7 +14,7 @@ usage: capdrop check FILE                 parse and resolve: errors and warnings
                       override the file's; with one of them FILE may be left out
   --allow-new-privs   let setuid and file-capability programs work afterwards
   --json              for check, plan, status and audit
-  -q                  no warnings
+  -q                  no warnings, notes and summaries
   -h, --version       this text; the version
 
 FILE - is standard input.  Exit status: 0 done; 1 check found an error, audit a
@@ -175,7 +175,8 @@ class Security:
         """A ConfigError, `offset` characters into the value of an option; `text`, from it, stands for %s in the message."""
         file, line, column = self.place(option)
         shown = 'this value' if file in self.private else '"%s"' % _printable(text)
-        return ConfigError(option + ': ' + message.replace('%s', shown), file, line, column and column + offset)
+        named = '' if file and line is None else option + ': '      # by the name of the option of the command line
+        return ConfigError(named + message.replace('%s', shown), file, line, column and column + offset)
 
 
 BLANK = b' \t\r\n\v\f'
@@ -1863,7 +1864,7 @@ def _configured(file, overrides):
     security = Security() if file is None else _load(None, '-') if file == '-' else load(file)
     for option, value in overrides.items():
         if option == 'supplemental_groups':
-            value = value.split(',') if value else ()
+            value = [word.strip() for word in value.split(',')] if value else ()
         security.put(option, value, ('--' + option.replace('_', '-'), None, None))
     return security
 
@@ -1916,7 +1917,7 @@ def _status(flags, pid):
     tasks = [(0, state().fields())] if pid is None else _look(pid)
     now, notes = State(tasks[0][1]), _unusual(tasks)
     return (_put_json(dict(now.as_dict(), notes=notes)) if '--json' in flags else
-            _put(1, '%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes))))
+            _put(1, '%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes if '-q' not in flags))))
 
 
 def _audit(file, overrides, flags, pid):

@@ -34,7 +34,7 @@ def asked(libc=ctypes.CDLL(None)):
             'CapInh': data[2] | data[5] << 32, 'CapBnd': bits(23), 'CapAmb': bits(47, 1), 'NoNewPrivs': [int(is_set(39))]}
 
 
-def child(function):
+def child(function, audit=lambda pid: []):
     """(what is seen of a child that has run the function and waits, its exit status, what it said)."""
     pipes = [os.pipe() for _ in range(3)]       # it tells, it is let go, it says
     pid = os.fork()
@@ -54,7 +54,7 @@ def child(function):
     for fd in pipes[0][1], pipes[1][0], pipes[2][1]:
         os.close(fd)
     told = os.read(pipes[0][0], 4096)
-    seen = status(pid) if told == b'0' else json.loads(told.decode()) if told else None
+    seen = dict(status(pid), audit=audit(pid)) if told == b'0' else json.loads(told.decode()) if told else None
     os.close(pipes[1][1])
     said = os.read(pipes[2][0], 4096).decode('utf-8', 'replace').strip()
     code = os.waitpid(pid, 0)[1]
@@ -80,22 +80,29 @@ def main(words):
         sys.stdout.flush()
         failed.extend([line] * (not good))
 
-    def ends(line, function, caps, others=(), **more):
-        seen, code, said = child(function)
+    def ends(line, function, caps, others=(), security=None):
+        def audit(pid):
+            return [str(one) for one in capdrop.audit(security, pid) if one.field != 'bounding' or state.permitted >> 8 & 1]
+        seen, code, said = child(function, audit)
         wanted = dict(Uid=[uid] * 4, Gid=[gid] * 4, Groups=list(others), CapInh=0, CapPrm=caps, CapEff=caps, CapBnd=bound(caps),
-                      CapAmb=0, NoNewPrivs=[1], **more) if seen else {}
-        wrong = {name: seen[name] for name in wanted if seen[name] != wanted[name]}
+                      CapAmb=0, NoNewPrivs=[1], audit=[]) if seen else {}
+        wrong = {name: seen[name] for name in wanted if seen.get(name, wanted[name]) != wanted[name]}
         report(seen and not wrong, line, wrong or 'exit %d, %s' % (code, said))
 
     print('capdrop %s, Python %s, %s' % (capdrop.__version__, sys.version.split()[0], ' '.join(os.uname()[i] for i in (0, 2, 4))))
-    ends('%s, no capability' % user, lambda: capdrop.drop(capdrop.Security(**options)), 0)
+    for line, start, caps, more in (
+            ('%s, no capability' % user, [], 0, {}), ('%s, one capability' % user, [], BIND, {'capabilities': 'cap_net_bind_service+ep'}),
+            ('%s, two groups' % user, [lambda: os.setgroups([0, 7])], 0, {'supplemental_groups': ('4', '5')}),
+            ('%s, chroot to /' % user, [], 0, {'chroot': '/'})):
+        security = capdrop.Security(**dict(options, **more))
+        ends(line, lambda: [call() for call in start] + [capdrop.drop(security)], caps,
+             [int(group) for group in more.get('supplemental_groups', ())], security)
     with_bind = capdrop.Security(capabilities='cap_net_bind_service+ep', **options)
-    ends('%s, one capability' % user, lambda: capdrop.drop(with_bind), BIND)
-    groups = capdrop.Security(supplemental_groups=('4', '5'), **options)
-    ends('%s, two groups' % user, lambda: (os.setgroups([0, 7]), capdrop.drop(groups)), 0, (4, 5))
-    jail = capdrop.Security(chroot='/', **options)
-    ends('%s, chroot to /' % user, lambda: capdrop.drop(jail), 0)
-    ends('and again to the same', lambda: (capdrop.drop(with_bind), capdrop.drop(with_bind)), BIND)
+    ends('and again to the same', lambda: (capdrop.drop(with_bind), capdrop.drop(with_bind)), BIND, (), with_bind)
+    seen, code, said = child(lambda: capdrop.drop(with_bind), lambda pid: [one.field for one in capdrop.audit(
+        capdrop.Security(supplemental_groups=('4',), **options), pid) if one.field != 'bounding'])
+    report(not seen or seen.get('audit', ['groups', 'permitted', 'effective']) == ['groups', 'permitted', 'effective'],
+           'audit finds a group and a capability', seen and seen.get('audit'), code, said)
     for name, back in (('setuid', lambda: os.setuid(0)), ('setgid', lambda: os.setgid(0)), ('chroot', lambda: os.chroot('/')),
                        ('setgroups', lambda: os.setgroups([0])), ('setresuid', lambda: os.setresuid(-1, 0, -1))):
         seen, code, said = child(lambda: (capdrop.drop(with_bind), back()))
