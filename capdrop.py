@@ -794,52 +794,62 @@ class Linux:
 
     def __init__(self):
         try:
-            import ctypes
-            libc = ctypes.CDLL(None, use_errno=True)
-        except (ImportError, OSError) as e:
+            import _ctypes              # what ctypes is made of: the rest of it takes longer to import than a drop takes
+            libc, base = _ctypes.dlopen(None, 0), _ctypes._SimpleCData
+            kinds = {code: type('c_' + code, (base,), {'_type_': code}) for code in 'iIlLczP'}     # char, char *, void *
+            function_type = type('Function', (_ctypes.CFuncPtr,), {
+                '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO, '_restype_': kinds['i']})
+            dlsym, self.errno = _ctypes.dlsym, _ctypes.get_errno
+        except (ImportError, AttributeError, OSError) as e:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
         try:
-            libcap = ctypes.CDLL('libcap.so.2', use_errno=True)     # by soname: find_library runs programs as root
+            libcap = _ctypes.dlopen('libcap.so.2', 0)       # by soname: to look for it elsewhere would run programs as root
         except OSError as e:
             raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
 
-        def declare(library, name, restype, *argtypes):
-            """A C function; -1 or NULL raises OSError with errno and the name."""
+        def function(library, name, result, args):
             try:
-                function = getattr(library, name)
-            except AttributeError:
+                found = function_type(dlsym(library, name))
+            except OSError:
                 raise OSError(errno.ENOSYS, 'the C library has no %s' % name) from None
-            function.restype, function.argtypes = restype, argtypes
+            found.restype, found.argtypes = kinds[result], [kinds[code] for code in args]
+            return found
+
+        def declare(library, name, result, args):
+            """A C function; -1 or NULL raises OSError with errno and the name."""
+            raw = function(library, name, result, args)
 
             def call(*args):
-                result = function(*args)
+                result = raw(*args)
                 if result is None or result == -1:      # the result first: errno may be stale
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
+                    raise OSError(self.errno(), os.strerror(self.errno()), name)
                 return result
             return call
 
-        c_int, c_uint, c_ulong, pointer = ctypes.c_int, ctypes.c_uint, ctypes.c_ulong, ctypes.c_void_p
-        self.prctl = declare(libc, 'prctl', c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
-        self.capget = declare(libc, 'capget', c_int, pointer, pointer)
-        self.unshare = declare(libc, 'unshare', c_int, c_int)
-        self.syscall = declare(libc, 'syscall', ctypes.c_long, *[ctypes.c_long] * 7)
-        self.setfsuid = declare(libc, 'setfsuid', c_uint, c_uint)
-        self.setfsgid = declare(libc, 'setfsgid', c_uint, c_uint)
-        self.poll = declare(libc, 'poll', c_int, pointer, c_ulong, c_int)
-        self.cap_free = declare(libcap, 'cap_free', c_int, pointer)
-        self.cap_from_text = declare(libcap, 'cap_from_text', pointer, ctypes.c_char_p)
-        self.cap_to_name = declare(libcap, 'cap_to_name', pointer, c_int)
-        self.cap_copy_ext = declare(libcap, 'cap_copy_ext', ctypes.c_ssize_t, pointer, pointer, ctypes.c_ssize_t)
-        self.cap_copy_int = declare(libcap, 'cap_copy_int', pointer, ctypes.c_char_p)
-        self.cap_set_proc = declare(libcap, 'cap_set_proc', c_int, pointer)
-        self.ctypes, self.setgroups, self.chroot = ctypes, os.setgroups, os.chroot
-        self.header = (ctypes.c_uint32 * 2)(0x20080522, 0)      # _LINUX_CAPABILITY_VERSION_3, this thread
-        self.data = (ctypes.c_uint32 * 6)()                     # effective, permitted, inheritable: low words, high
-        self.ask, self.ring = libc['prctl'], libc.syscall       # -1 is for the caller to judge
-        self.zero, self.is_set, *self.numbers = map(c_ulong, (0, PR_CAP_AMBIENT_IS_SET, *range(65)))   # half of the time of a call
-        every = [n.value for n in self.numbers[:64] if self.ask(PR_CAPBSET_READ, n, *[self.zero] * 3) != -1]
-        del self.numbers[len(every):64]
-        self.every = CapSet(2 ** len(every) - 1)
+        self.prctl = declare(libc, 'prctl', 'i', 'iLLLL')
+        self.capget = declare(libc, 'capget', 'i', 'PP')
+        self.unshare = declare(libc, 'unshare', 'i', 'i')
+        self.setfsuid = declare(libc, 'setfsuid', 'I', 'I')
+        self.setfsgid = declare(libc, 'setfsgid', 'I', 'I')
+        self.poll = declare(libc, 'poll', 'i', 'PLi')
+        self.cap_free = declare(libcap, 'cap_free', 'i', 'P')
+        self.cap_from_text = declare(libcap, 'cap_from_text', 'P', 'z')
+        self.cap_to_name = declare(libcap, 'cap_to_name', 'P', 'i')
+        self.cap_copy_ext = declare(libcap, 'cap_copy_ext', 'l', 'PPl')
+        self.cap_copy_int = declare(libcap, 'cap_copy_int', 'P', 'z')
+        self.cap_set_proc = declare(libcap, 'cap_set_proc', 'i', 'P')
+        self.setgroups, self.chroot, self.text, self.char = os.setgroups, os.chroot, kinds['z'], kinds['c']
+        self.header = (kinds['I'] * 2)(0x20080522, 0)           # _LINUX_CAPABILITY_VERSION_3, this thread
+        self.data = (kinds['I'] * 6)()                          # effective, permitted, inheritable: low words, high
+        self.ring = function(libc, 'syscall', 'l', 'lllllll')   # of these two -1 is for the caller to judge
+        self.ask = function(libc, 'prctl', 'i', 'iLLLL')
+        self.ask.argtypes = None                                # with numbers made once it takes half of the time
+        self.zero, self.is_set, *self.numbers = map(kinds['L'], (0, PR_CAP_AMBIENT_IS_SET, *range(65)))
+        answers = [self.ask(PR_CAPBSET_READ, n, self.zero, self.zero, self.zero) for n in self.numbers]
+        count = answers.index(-1) if -1 in answers else 64
+        del self.numbers[count:64]
+        self.bits(answers[:count] + answers[64:])
+        self.every = CapSet(2 ** count - 1)
 
     def setgid(self, gid):
         return 'setresgid({}, {}, {})', os.setresgid, gid, gid, gid
@@ -849,14 +859,14 @@ class Linux:
 
     def writable(self):
         number = lambda value, size: value.to_bytes(size, sys.byteorder)
-        pollfd = self.ctypes.create_string_buffer(number(2, 4) + number(POLLOUT, 2) + number(0, 2), 8)
+        pollfd = (self.char * 8).from_buffer_copy(number(2, 4) + number(POLLOUT, 2) + number(0, 2))
         return self.poll(pollfd, 1, 0) and int.from_bytes(pollfd.raw[6:], sys.byteorder) & POLLOUT
 
     # sets: (permitted, effective, inheritable)
 
     def name(self, n):
         pointer = self.cap_to_name(n)
-        name = self.ctypes.string_at(pointer).decode()
+        name = self.text(pointer).value.decode()
         self.cap_free(pointer)
         return name
 
@@ -880,7 +890,7 @@ class Linux:
                     raise ValueError(self.meant(clause), offset)
                 offset += len(clause)
             raise ValueError('cap_from_text(3) does not take it', 0)
-        buffer = self.ctypes.create_string_buffer(64)
+        buffer = (self.char * 64)()
         size = self.cap_copy_ext(buffer, cap, 64)
         self.cap_free(cap)
         raw = buffer.raw[5:size]
@@ -932,12 +942,12 @@ class Linux:
         """A set from the answers of prctl, one for each bit and the last for 64, which is no capability anywhere; None
         where the kernel has no such set."""
         *bits, beyond = answers
-        if beyond == -1 and self.ctypes.get_errno() == errno.EINVAL and bits and set(bits) in ({0, 1}, {0}, {1}, {-1}):
+        if beyond == -1 and self.errno() == errno.EINVAL and bits and set(bits) in ({0, 1}, {0}, {1}, {-1}):
             return None if -1 in bits else CapSet(sum(map(int.__lshift__, bits, range(64))))
-        raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.ctypes.get_errno()), 'prctl')
+        raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
 
     def read(self):
-        self.ctypes.memset(self.data, 0xa5, 24)         # a call that lies leaves it so
+        self.data[:] = [0xa5a5a5a5] * 6         # a call that lies leaves it so
         self.capget(self.header, self.data)
         effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
@@ -1647,9 +1657,12 @@ def _exec(p, directories, argv, env):
 
 def _preload():
     """What a daemon needs later and could not load in a jail, or would load from it."""
-    for name in ('encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale signal socket '
-                 'stringprep threading tokenize traceback unicodedata warnings').split():
+    for name in ('_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale signal '
+                 'socket stringprep threading tokenize traceback unicodedata warnings').split():
         _quietly(__import__, name)
+    for name, lazy in ('concurrent.futures', 'thread'), ('multiprocessing', 'popen_fork'):
+        if name in sys.modules:                 # asyncio's executor, for one
+            _quietly(__import__, name + '.' + lazy)
     _quietly('x'.encode, 'idna')                # importing is not enough: the codec registry remembers what it found
     _quietly('\xfc'.encode, 'punycode')
     time.tzset()

@@ -1,4 +1,5 @@
 """A drop among threads, signals, limits, closed or full descriptors, and on systems that lack something."""
+import _ctypes
 import ctypes
 import errno
 import itertools
@@ -358,13 +359,13 @@ def lacking(*keys, error=errno.EINVAL):
 
 
 def without_libcap():
-    real = ctypes.CDLL
+    real = _ctypes.dlopen
 
-    def load(name, *args, **options):
+    def load(name, *args):
         if name and 'cap' in name:
             raise OSError('%s: cannot open shared object file' % name)
-        return real(name, *args, **options)
-    ctypes.CDLL = load
+        return real(name, *args)
+    _ctypes.dlopen = load
     capdrop._loaded.clear()
 
 
