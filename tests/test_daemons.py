@@ -1,0 +1,893 @@
+"""Real daemons: the programs, configurations, commands of docs/launching.md and docs/embedding.md as they stand there.
+
+Each test has a machine of its own as far as its programs can see: network, processes, mounts, /opt and /run.
+"""
+import functools
+import glob
+import json
+import os
+import pwd
+import re
+import select
+import shlex
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+
+from conftest import SCRIPT, TOP, in_child, need, need_root, run_command
+import capdrop
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+if sys.platform == 'linux':
+    from test_linux import (BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SYS_ADMIN, c, prctl,
+                            systemd, unshare_blocked)
+
+CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x4000000, 0x8000000, 0x20000000         # linux/sched.h
+PYTHON = '/usr/bin/python3'         # others may live where an ordinary user cannot go
+PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
+HELLO = 'hello\n'
+DOCKER = ('chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot mknod '
+          'audit_write setfcap').split()            # what Docker gives a container by default
+OURS = 'capdrop', 'myd', 'web', 'jail', 'tmp', 'dev', 'said'        # of /opt
+RUNNING = []
+
+
+# ---------------------------------------------------------------------------- a machine for a test
+
+def machine(*programs):
+    """A test with ports, processes, mounts, /opt and /run of its own, where these programs are installed (a name with a
+    dot before it is a module of the system's Python).  What it starts ends with it, what it writes there is gone."""
+    def decorate(test):
+        @functools.wraps(test)
+        def outside(*args, **kwargs):
+            need_root()
+            need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for namespaces')
+            need(os.access(PYTHON, os.X_OK), 'needs ' + PYTHON)
+            for program in programs:
+                need(run_command([PYTHON, '-c', 'import ' + program[1:]]).returncode == 0 if program[0] == '.' else
+                     shutil.which(program, path=PATH), 'needs ' + program)
+            in_child(surround, functools.partial(test, *args, **kwargs))
+        return outside
+    return decorate
+
+
+def surround(test):
+    c('unshare', CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS)
+    in_child(inside, test)
+
+
+def inside(test):
+    """As process 1: when this ends the kernel ends all that it started."""
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(90)
+    try:
+        settle()
+        test()
+    except BaseException:
+        told = '\n'.join(map(said, RUNNING))
+        raise AssertionError('%s\nIts programs said:\n%s' % (traceback.format_exc(), told)) from None
+
+
+def settle():
+    c('mount', b'none', b'/', None, MS_REC | MS_PRIVATE, None)
+    opt = os.open('/opt', os.O_RDONLY)
+    for kind, where in (b'proc', b'/proc'), (b'tmpfs', b'/opt'), (b'tmpfs', b'/run'):
+        c('mount', kind, where, kind, 0, None)
+        if kind == b'tmpfs':
+            os.chmod(where, 0o755)
+    for directory in OURS:
+        os.mkdir('/opt/' + directory)
+    for name in set(os.listdir(opt)) - set(OURS):       # this Python, or this file, may live there
+        path = '/proc/self/fd/%d/%s' % (opt, name)
+        if os.path.isdir(path):
+            os.mkdir('/opt/' + name)
+            c('mount', os.fsencode(path), os.fsencode('/opt/' + name), None, MS_BIND | MS_REC, None)
+    os.close(opt)
+    with socket.socket() as lo:             # up
+        c('ioctl', lo.fileno(), 0x8914, struct.pack('16sH22x', b'lo', 0x41))
+    with open('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'w') as file:
+        file.write('1024')                  # or any user could bind any port, and nothing here would prove anything
+    os.environ.clear()
+    os.environ.update(PATH=PATH, HOME='/root', TMPDIR='/opt/tmp',
+                      GUNICORN_CMD_ARGS='--graceful-timeout=5')     # its workers do not hear SIGTERM while they start
+    os.chdir('/')
+    os.umask(0o022)
+    os.chmod('/opt/tmp', 0o1777)
+    for directory in 'capdrop', 'myd':
+        shutil.copy(SCRIPT, '/opt/' + directory)
+        os.chmod('/opt/%s/capdrop.py' % directory, 0o644)
+
+
+def late(number, frame):
+    raise AssertionError('the test takes too long')
+
+
+def soon(condition, process=None):
+    """What `condition` returns, once it is true."""
+    until = time.time() + 30
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert process is None or process.poll() is None, 'ended with %s' % process.returncode
+        assert time.time() < until, condition
+        time.sleep(0.02)
+
+
+# ---------------------------------------------------------------------------- the documents
+
+def open_page(page):
+    with open(os.path.join(TOP, 'docs', page), encoding='utf-8') as file:
+        return file.read()
+
+
+def section(page, heading):
+    """The blocks of a page of docs/ that stand below this heading."""
+    found, below, block = [], False, None
+    for line in open_page(page).splitlines(True):
+        if line.startswith('```'):
+            if block is not None and below:
+                found.append(''.join(block))
+            block = [] if block is None else None
+        elif block is not None:
+            block.append(line)
+        elif line.startswith('#'):
+            below = line.strip('# \n') == heading
+    assert found, 'nothing below %s' % heading
+    return found
+
+
+def write(page, heading, change=lambda text: text):
+    """The files that a section shows, each where its first line says; their paths."""
+    paths = []
+    for block in section(page, heading):
+        named = re.match(r'# (/(?:opt|run)/\S+)\n', block)
+        if named:
+            paths.append(named.group(1))
+            with open(paths[-1], 'w', encoding='utf-8') as file:
+                file.write(change(block))
+    return paths
+
+
+def commands(page, heading):
+    """The command lines of a section's two blocks of them: to start something, and while it runs."""
+    first, second = [block for block in section(page, heading) if not block.startswith('# ')]
+    return [re.sub(r'\\\n\s*', '', block).splitlines() for block in (first, second)]
+
+
+def start(line, **options):
+    """The process that a command line becomes.  What it says is read with said()."""
+    if isinstance(line, str):
+        line = ['/bin/sh', '-c', re.sub(r'^(cd \S+ && )?', r'\1exec ', line)]
+    with open('/opt/said/%d' % len(RUNNING), 'wb') as output:
+        process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
+    process.output = output.name
+    RUNNING.append(process)
+    return process
+
+
+def said(process):
+    with open(process.output, encoding='utf-8', errors='replace') as file:
+        return file.read()
+
+
+def launch(heading):
+    """Write the files of a section of launching.md and run its commands; the process of the last."""
+    write('launching.md', 'As a launcher')
+    write('launching.md', heading)
+    first = commands('launching.md', heading)[0]
+    for line in first[:-1]:
+        done = run_command(['/bin/sh', '-ec', line])
+        assert done.returncode == 0 and not done.stderr, (line, done.stderr)
+    return start(first[-1])
+
+
+def shell(line):
+    done = run_command(['/bin/sh', '-c', line])
+    return done.returncode, done.stdout, done.stderr
+
+
+def program(heading, name=None, change=lambda text: text):
+    """A program of embedding.md, the first below a heading or that of this name, started as its page says."""
+    write('embedding.md', 'In a program')
+    paths = [path for path in write('embedding.md', heading, change) if path.endswith(name or '.py')]
+    return start([PYTHON, '-Es', paths[0]])
+
+
+def connect(port, process):
+    """A connection to a server, once it listens."""
+    def attempt():
+        try:
+            return socket.create_connection(('127.0.0.1', port), 10)
+        except ConnectionRefusedError:
+            return None
+    return soon(attempt, process)
+
+
+def answer(port, process):
+    """The body of an HTTP response."""
+    with connect(port, process) as connection:
+        connection.sendall(b'GET / HTTP/1.0\r\nHost: mail.example\r\n\r\n')
+        return b''.join(iter(lambda: connection.recv(4096), b'')).decode().split('\r\n\r\n')[-1]
+
+
+def greeting(port, process, tls=None):
+    """The first line that a server says."""
+    connection = connect(port, process)
+    if tls:
+        connection = tls.wrap_socket(connection, server_hostname='mail.example')
+    with connection, connection.makefile('rb') as file:
+        return file.readline().decode('cp1252')
+
+
+def running():
+    """Every process that has not ended: its parent."""
+    found = {}
+    for path in glob.glob('/proc/[0-9]*/stat'):
+        try:
+            with open(path) as file:
+                state, parent = file.read().rsplit(')', 1)[1].split()[:2]
+        except OSError:
+            continue
+        if state not in 'ZX':
+            found[int(path.split('/')[2])] = int(parent)
+    return found
+
+
+def family(process):
+    """A process and all below it."""
+    parents, found = running(), [process.pid]
+    for pid in found:
+        found += sorted(child for child in parents if parents[child] == pid)
+    return found
+
+
+def is_user(name, no_new_privs=1):
+    """A function that tells whether a process is that user, and no longer dropping: no_new_privs is the last step."""
+    uid = pwd.getpwnam(name).pw_uid
+    return lambda pid: capdrop.state(pid).uid == (uid,) * 4 and capdrop.state(pid).no_new_privs == no_new_privs
+
+
+def audited(line, clean, kind='a launch'):
+    """Run an audit as the page shows it: nothing on stdout, and one line on stderr for each of these processes."""
+    status, out, err = shell(line)
+    assert (status, out) == (0, ''), (out, err)
+    told = re.findall(r'^capdrop: process (\d+) .*: as %s leaves it' % kind, err, re.M)
+    assert sorted(map(int, told)) == sorted(clean), err
+
+
+def stop(process, number=signal.SIGTERM, status=0):
+    pids = family(process)
+    process.send_signal(number)
+    assert process.wait(30) == status, said(process)
+    soon(lambda: not set(pids) & set(running()))
+
+
+def certificate(directory):
+    """A key that only root may read, and a certificate signed with it; a context that trusts nothing else."""
+    key, cert = directory + '/key.pem', directory + '/cert.pem'
+    done = run_command(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert,
+                        '-days', '2', '-subj', '/CN=mail.example', '-addext', 'subjectAltName=DNS:mail.example'])
+    assert done.returncode == 0, done.stderr
+    os.chmod(key, 0o600)
+    return ssl.create_default_context(cafile=cert)
+
+
+# ---------------------------------------------------------------------------- launched
+
+WEB = {'nginx': (3, signal.SIGQUIT), 'gunicorn': (3, signal.SIGTERM), 'uvicorn': (4, signal.SIGTERM)}
+
+
+@pytest.mark.parametrize('name, needs', [('nginx', ['nginx']), ('gunicorn', ['gunicorn']), ('uvicorn', ['.uvicorn'])])
+def test_web_server_on_port_80_is_an_ordinary_user_from_master_to_worker(name, needs):
+    machine('pgrep', *needs)(serves_and_stops)(name)
+
+
+def serves_and_stops(name):
+    size, ending = WEB[name]
+    process = launch(name)
+    assert answer(80, process) == HELLO
+    soon(lambda: len(family(process)) == size, process)
+    line = commands('launching.md', name)[1][0]
+    audited(line, family(process))
+    for pid in family(process):
+        now = capdrop.state(pid)
+        assert set(now.uid + now.gid) == {33} and not now.groups and now.no_new_privs
+        assert now.permitted == now.effective == now.ambient == now.bounding == BIND
+    stop(process, ending)
+
+
+@machine('nginx', 'pgrep')
+def test_nginx_reloads_and_opens_another_low_port_as_an_ordinary_user():
+    process = launch('nginx')
+    assert answer(80, process) == HELLO
+    before = family(process)
+    with open('/opt/capdrop/nginx.conf') as file:
+        text = file.read()
+    with open('/opt/capdrop/nginx.conf', 'w') as file:
+        file.write(text.replace('listen 80;', 'listen 80; listen 81;'))
+    status, out, err = shell(commands('launching.md', 'nginx')[1][1])
+    assert (status, out, err) == (0, '', '')
+    assert answer(81, process) == answer(80, process) == HELLO
+    soon(lambda: len(family(process)) == 3 and not set(before[1:]) & set(family(process)), process)
+    audited(commands('launching.md', 'nginx')[1][0], family(process))
+    stop(process, signal.SIGQUIT)
+
+
+@machine('nginx')
+def test_nginx_that_is_told_to_change_user_merely_warns():
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'nginx', lambda text: text.replace('daemon off;', 'daemon off; user www-data;'))
+    first = commands('launching.md', 'nginx')[0]
+    assert shell(first[0])[0] == 0
+    process = start(first[1])
+    assert answer(80, process) == HELLO
+    assert 'the "user" directive makes sense only if' in said(process)
+    stop(process, signal.SIGQUIT)
+
+
+@machine('nginx')
+def test_nginx_cannot_make_its_default_temporary_directories():
+    c('mount', b'tmpfs', b'/var/lib/nginx', b'tmpfs', 0, None)      # as the package leaves it
+    os.chmod('/var/lib/nginx', 0o755)
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'nginx', lambda text: re.sub(r'.*_temp_path.*\n', '', text))
+    first = commands('launching.md', 'nginx')[0]
+    assert shell(first[0])[0] == 0
+    process = start(first[1])
+    assert process.wait(30) == 1 and 'mkdir() "/var/lib/nginx/body" failed (13' in said(process)
+
+
+@machine('gunicorn', 'pgrep')
+def test_gunicorn_reloads_and_tells_the_service_manager_under_its_own_process_id():
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    manager.bind('/run/notify')
+    os.chmod('/run/notify', 0o666)
+    manager.settimeout(30)
+    os.environ['NOTIFY_SOCKET'] = '/run/notify'
+    process = launch('gunicorn')
+    data, (credentials,) = manager.recvmsg(1024, 1024)[:2]
+    assert data.startswith(b'READY=1') and struct.unpack('3i', credentials[2]) == (process.pid, 33, 33)
+    assert answer(80, process) == HELLO
+    soon(lambda: len(family(process)) == 3, process)
+    before = family(process)[1:]
+    process.send_signal(signal.SIGHUP)
+    soon(lambda: len(family(process)) == 3 and not set(before) & set(family(process)), process)
+    assert answer(80, process) == HELLO
+    audited(commands('launching.md', 'gunicorn')[1][0], family(process))
+    stop(process)
+
+
+@machine('gunicorn')
+@pytest.mark.parametrize('options, works', [
+    ('--user www-data --group www-data', True), ('--group mail', False), ('--user www-data --initgroups', False)])
+def test_gunicorn_that_is_told_to_change_user_or_groups(options, works):
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'gunicorn')
+    line = commands('launching.md', 'gunicorn')[0][0]
+    process = start(line.replace('gunicorn', 'gunicorn ' + options))
+    if works:
+        assert answer(80, process) == HELLO
+        stop(process)
+    else:
+        assert process.wait(30) not in (0, 125) and 'Operation not permitted' in said(process)
+
+
+@machine('nginx')
+def test_nginx_without_the_capability_cannot_bind_port_80():
+    write('launching.md', 'As a launcher', lambda text: text.replace('cap_net_bind_service+ep', ''))
+    write('launching.md', 'nginx')
+    first = commands('launching.md', 'nginx')[0]
+    assert shell(first[0])[0] == 0
+    process = start(first[1])
+    assert process.wait(30) == 1 and 'bind() to 0.0.0.0:80 failed (13: Permission denied)' in said(process)
+
+
+@machine()
+def test_stderr_that_is_a_pipe_or_a_file_of_root_can_be_written_but_not_opened_anew():
+    write('launching.md', 'As a launcher')
+    command = [PYTHON, '-I', '/opt/capdrop/capdrop.py', 'exec', '/opt/capdrop/web.conf', '--', '/bin/sh', '-c']
+    assert run_command(command + ['echo one >&2']).stderr == 'one\n'
+    done = run_command(command + ['echo one > /dev/stderr'])
+    assert done.returncode != 0 and 'Permission denied' in done.stderr
+    process = start(command + ['echo one >&2; echo two > /dev/stderr'])
+    assert process.wait(30) != 0 and said(process).startswith('one\n') and 'Permission denied' in said(process)
+
+
+@machine('busybox', 'pgrep')
+def test_busybox_in_a_jail_sees_only_the_jail():
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'A jail')
+    *first, last = commands('launching.md', 'A jail')[0]
+    done = [shell(line) for line in first]
+    assert done == [(0, '', '')] * (len(first) - 1) + [(0, 'bin\nwww\n', '')]
+    process = start(last)
+    assert answer(80, process) == HELLO
+    audited(commands('launching.md', 'A jail')[1][0], [process.pid])
+    now, jail = capdrop.state(process.pid), os.stat('/opt/jail')
+    assert now.root == (jail.st_dev, jail.st_ino) and now.permitted == BIND and set(now.uid) == {33}
+    assert os.readlink('/proc/%d/cwd' % process.pid).startswith('/opt/jail')
+    for path in '/etc/passwd', '/proc', '/../opt', '/opt/jail':
+        status, out, err = shell(' '.join(first[-1].split()[:-1] + [path]))
+        assert status == 1 and out == '' and 'No such file' in err
+    status, out, err = shell(first[-1] + '..')
+    assert (status, out) == (0, 'bin\nwww\n')
+
+
+@machine('busybox')
+def test_jail_below_a_directory_that_others_may_write_is_refused_and_below_a_sticky_one_it_is_not():
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'A jail')
+    lines = commands('launching.md', 'A jail')[0][:-1]
+    os.chmod('/opt', 0o777)
+    for line in lines[:-1]:
+        assert shell(line)[0] == 0
+    status, out, err = shell(lines[-1])
+    assert status == 125 and out == '' and '/opt' in err and 'only root' in err
+    os.chmod('/opt', 0o1777)
+    assert shell(lines[-1]) == (0, 'bin\nwww\n', '')
+    os.chmod('/opt/jail', 0o1777)
+    status, out, err = shell(lines[-1])
+    assert (status, out) == (125, '') and '/opt/jail' in err and 'only root' in err
+
+
+@machine('nginx', 'pgrep')
+def test_audit_tells_the_same_nginx_started_as_root():
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'nginx', lambda text: text.replace('daemon off;', 'daemon off; user www-data;'))
+    first = commands('launching.md', 'nginx')[0]
+    assert shell(first[0])[0] == 0
+    process = start(first[1].partition(' -- ')[2])
+    assert answer(80, process) == HELLO
+    soon(lambda: len(family(process)) == 3 and all(map(is_user('www-data', 0), family(process)[1:])))
+    line = commands('launching.md', 'nginx')[1][0]
+    status, out, err = shell(line)
+    assert 'uid: wanted' in out and 'permitted: wanted cap_net_bind_service, has' in out, (out, err)
+    worker = capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), family(process)[1])
+    assert {'bounding', 'no_new_privs'} <= {one.field for one in worker}
+    stop(process, signal.SIGQUIT)
+
+
+# ---------------------------------------------------------------------------- systemd
+
+def unit():
+    """The unit of the page: its text, and its [Service] as (name, value)."""
+    text = [block for block in section('launching.md', 'systemd') if '[Service]' in block][0].replace('\\\n', ' ')
+    return text, re.findall(r'^(\w+)=(.*)$', text.partition('[Service]')[2].partition('\n[')[0], re.M)
+
+
+def prepare_unit():
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'nginx')
+    os.mkdir('/run/web')
+
+
+def bounded(names):
+    """A function that takes from a child, before it becomes what root starts, all capabilities but these."""
+    kept = {'cap_' + re.sub('^cap_', '', name.lower()) for name in names}
+    lost = [n for n in range(64) if HELD >> n & 1 and not set(capdrop.CapSet(1 << n)) & kept]
+    return lambda: [prctl(24, n) for n in lost]
+
+
+def exec_start():
+    """ExecStart as systemd splits it, with the bounding set and NoNewPrivileges of the unit."""
+    options = dict(unit()[1])
+    bound = bounded(options['CapabilityBoundingSet'].split())
+
+    def prepare():
+        bound()
+        if options['NoNewPrivileges'] == 'yes':
+            prctl(38, 1)
+    return shlex.split(options['ExecStart']), prepare
+
+
+@machine('systemd-analyze', 'nginx')
+def test_unit_file_is_what_systemd_takes():
+    prepare_unit()
+    with open('/opt/web.service', 'w') as file:
+        file.write([block for block in section('launching.md', 'systemd') if '[Service]' in block][0])
+    done = run_command(['systemd-analyze', 'verify', '/opt/web.service'])
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+    with open('/opt/wrong.service', 'w') as file:
+        file.write(unit()[0].replace('ExecStart=/usr/bin/python3', 'ExecStart=/opt/no-such-program'))
+    assert 'no-such-program' in run_command(['systemd-analyze', 'verify', '/opt/wrong.service']).stderr
+
+
+@machine('nginx', 'pgrep')
+def test_exec_start_of_the_unit_drops_within_its_bounding_set():
+    prepare_unit()
+    options = dict(unit()[1])
+    assert shell(options['ExecStartPre'].lstrip('+'))[0] == 0          # + is: without the limits of the unit
+    command, prepare = exec_start()
+    process = start(command, preexec_fn=prepare)
+    assert answer(80, process) == HELLO
+    assert said(process) == ''                  # no warning
+    for pid in family(process):
+        assert capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), pid) == []
+    before = family(process)[1:]
+    assert shell(options['ExecReload'].replace('$MAINPID', str(process.pid)))[0] == 0
+    soon(lambda: len(family(process)) == 3 and not set(before) & set(family(process)), process)
+    stop(process, signal.SIGTERM)               # what systemd sends
+
+
+@machine('nginx')
+@pytest.mark.parametrize('name, message', [
+    ('CAP_SETUID', 'cannot change user to 33: cap_setuid'),
+    ('CAP_SETGID', 'cannot change group to 33: cap_setgid'),
+    ('CAP_NET_BIND_SERVICE', 'cap_net_bind_service: not in this process'),
+])
+def test_unit_names_no_capability_in_vain(name, message):
+    prepare_unit()
+    command, prepare = exec_start()
+    number = [n for n in range(41) if str(capdrop.CapSet(1 << n)) == name.lower()][0]
+    done = run_command(command, preexec_fn=lambda: (prepare(), prctl(24, number)))
+    assert (done.returncode, done.stdout) == (125, '') and message in done.stderr
+
+
+@machine('nginx')
+def test_without_cap_setpcap_in_the_unit_the_bounding_set_stays_and_a_warning_says_so():
+    prepare_unit()
+    shutil.chown('/run/web', 'www-data')
+    command, prepare = exec_start()
+    process = start(command, preexec_fn=lambda: (prepare(), prctl(24, 8)))
+    assert answer(80, process) == HELLO
+    assert 'the bounding set stays as it is, without cap_setpcap' in said(process)
+    assert [one.field for one in capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), process.pid)] == ['bounding']
+    stop(process, signal.SIGTERM)
+
+
+@machine('nginx')
+def test_exec_start_succeeds_where_the_unit_names_the_user_and_the_ambient_capability():
+    prepare_unit()
+    shutil.chown('/run/web', 'www-data')
+    command, prepare = exec_start()
+    process = start(command, preexec_fn=lambda: (prepare(), systemd()))
+    assert answer(80, process) == HELLO
+    now = capdrop.state(process.pid)
+    assert set(now.uid) == {33} and now.permitted == now.ambient == BIND and now.no_new_privs
+    assert said(process).count('warning') == 1 and 'the bounding set stays as it is' in said(process)
+    assert [one.field for one in capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), process.pid)] == ['bounding']
+    stop(process, signal.SIGTERM)
+
+
+@machine('nginx')
+def test_refusal_in_a_unit_ends_with_the_status_that_does_not_restart_it():
+    prepare_unit()
+    write('launching.md', 'As a launcher', lambda text: text.replace('www-data', 'no-such-user'))
+    command, prepare = exec_start()
+    assert run_command(command, preexec_fn=prepare).returncode == int(dict(unit()[1])['RestartPreventExitStatus'])
+
+
+# ---------------------------------------------------------------------------- a container
+
+def image():
+    """The files that the Dockerfile copies, and what it starts: ENTRYPOINT and CMD together."""
+    write('launching.md', 'As a launcher')
+    write('launching.md', 'nginx')
+    text = [block for block in section('launching.md', 'Container') if 'ENTRYPOINT' in block][0]
+    copied, into = re.search(r'^COPY (.*) (/\S+)$', text, re.M).groups()
+    for name in copied.split():
+        assert os.path.exists(into + name)
+    for line in re.findall(r'^RUN (.*)$', text, re.M):
+        if 'apt-get' not in line:
+            assert shell(line)[0] == 0
+    return [word for line in re.findall('^(?:ENTRYPOINT|CMD) (.*)$', text, re.M) for word in json.loads(line)]
+
+
+def contain(capabilities=DOCKER, *more):
+    """A preexec_fn that makes the next process the first of a container: namespaces, and what Docker leaves to root."""
+    c('unshare', CLONE_NEWPID)
+    bound = bounded(capabilities)
+
+    def prepare():
+        c('unshare', CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)
+        c('mount', b'proc', b'/proc', b'proc', 0, None)
+        for one in (bound,) + more:
+            one()
+    return prepare
+
+
+def no_new_privs():
+    """--security-opt no-new-privileges"""
+    prctl(38, 1)
+
+
+def image_user():
+    """USER www-data"""
+    os.setgroups([33])
+    os.setresgid(33, 33, 33)
+    os.setresuid(33, 33, 33)
+
+
+LEAST = ['setuid', 'setgid', 'setpcap', 'net_bind_service']
+
+
+@pytest.mark.parametrize('capabilities, more', [
+    (DOCKER, []), (LEAST, []), (DOCKER, [no_new_privs]), (DOCKER, [unshare_blocked]),
+    (LEAST, [no_new_privs, unshare_blocked]),
+], ids=['default', 'least', 'no-new-privileges', 'unshare blocked', 'all of it'])
+@machine('nginx')
+def test_container_serves_port_80_as_an_ordinary_user(capabilities, more):
+    process = start(image(), preexec_fn=contain(capabilities, *more))
+    assert answer(80, process) == HELLO
+    assert said(process) == ''
+    assert os.readlink('/proc/%d/ns/pid' % process.pid) != os.readlink('/proc/self/ns/pid')
+    for pid in family(process):
+        assert capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), pid) == []
+    stop(process, signal.SIGTERM)
+
+
+@pytest.mark.parametrize('change, more, message', [
+    (('net_bind_service', 'sys_time'), [], 'cap_sys_time: not in this process\'s permitted set; its bounding set lacks '
+     'cap_sys_time: the container or VM was started without it'),
+    ((), [image_user], 'cap_net_bind_service: not in this process\'s permitted set'),
+    (('www-data', 'daemon'), [image_user], 'cannot change user to 1: cap_setuid is not in this process\'s'),
+], ids=['a capability it was not given', 'USER', 'USER is another one'])
+@machine('nginx')
+def test_container_is_refused_what_it_was_not_given(change, more, message):
+    command = image()
+    write('launching.md', 'As a launcher', lambda text: text.replace(*change) if change else text)
+    done = run_command(command, preexec_fn=contain(DOCKER, *more))
+    assert (done.returncode, done.stdout) == (125, '') and message in done.stderr, done.stderr
+    if message.startswith('cap_'):
+        assert '`%s`' % message in ' '.join(open_page('launching.md').split())
+
+
+@machine('nginx')
+def test_container_whose_image_names_the_user_may_retain_nothing_and_port_80_needs_nothing_where_docker_says_so():
+    command = image()
+    write('launching.md', 'As a launcher', lambda text: text.replace('cap_net_bind_service+ep', ''))
+    with open('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'w') as file:
+        file.write('0')
+    process = start(command, preexec_fn=contain(DOCKER, image_user))
+    assert answer(80, process) == HELLO
+    assert said(process).count('warning') == 1 and 'the bounding set stays as it is' in said(process)
+    assert capdrop.state(process.pid).no_new_privs and not capdrop.state(process.pid).permitted
+    stop(process, signal.SIGTERM)
+
+
+def test_capabilities_that_the_page_names_are_those_the_container_has_here():
+    text = open_page('launching.md')
+    listed = re.search(r'Docker gives root 14 of them: (.*?)\.', text, re.S).group(1).split()
+    assert listed == DOCKER and len(DOCKER) == 14
+    assert [name.lower() for name in re.findall(r'--cap-add\s+([A-Z_]+)', text) if name != 'SYS_TIME'] == LEAST
+
+
+# ---------------------------------------------------------------------------- in a program
+
+def is_clean(conf, pid):
+    return capdrop.audit(capdrop.load(conf), pid) == []
+
+
+@machine()
+def test_asyncio_listens_before_the_drop_and_serves_after_it():
+    process = program('asyncio')
+    assert greeting(80, process) == HELLO
+    soon(lambda: is_user('www-data')(process.pid), process)
+    assert greeting(80, process) == HELLO and is_clean('/opt/myd/myd.conf', process.pid)
+
+
+@machine()
+@pytest.mark.parametrize('old, new', [
+    ("'0.0.0.0'", "''"), ("'0.0.0.0'", 'None'), ("'0.0.0.0'", "'localhost'"),
+    ('capdrop.drop(', 'loop.run_until_complete(loop.run_in_executor(None, print))\ncapdrop.drop(')
+], ids=['empty', 'None', 'a name', 'an executor'])
+def test_asyncio_that_has_started_a_thread_is_refused_the_drop(old, new):
+    process = program('asyncio', change=lambda text: text.replace(old, new))
+    assert process.wait(30) == 1 and 'RefusedError' in said(process) and 'more than one thread' in said(process)
+
+
+def syslogd(path):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.exists(path):
+        os.unlink(path)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    server.bind(path)
+    os.chmod(path, 0o666)
+    server.settimeout(10)
+    return server
+
+
+@machine()
+def test_syslog_handler_made_before_the_drop_works_in_the_jail_until_syslogd_is_restarted_without_a_socket_there():
+    for name in 'null', 'zero', 'random', 'urandom':    # the machine's own /dev must not get a /dev/log
+        open('/opt/dev/' + name, 'w').close()
+        c('mount', b'/dev/' + name.encode(), b'/opt/dev/' + name.encode(), None, MS_BIND, None)
+    c('mount', b'/opt/dev', b'/dev', None, MS_BIND | MS_REC, None)
+    log = syslogd('/dev/log')
+    process = program('Logging to syslog')
+    assert b'from the jail' in log.recv(1024)
+    soon(lambda: is_user('www-data')(process.pid), process)
+    assert is_clean('/opt/myd/jail.conf', process.pid)
+    while select.select([log], [], [], 0)[0]:
+        log.recv(1024)
+    assert b'from the jail' in log.recv(1024)
+    assert said(process) == ''
+    log.close()
+    log = syslogd('/dev/log')
+    soon(lambda: 'FileNotFoundError' in said(process), process)
+    assert not select.select([log], [], [], 0.5)[0]
+    jailed = syslogd('/opt/jail/dev/log')
+    assert b'from the jail' in jailed.recv(1024)
+    assert process.poll() is None
+
+
+@machine()
+def test_program_in_a_jail_has_what_it_used_before_and_nothing_that_it_did_not():
+    write('embedding.md', 'Logging to syslog')
+    process = program('In a jail')
+    assert greeting(8080, process) == '2026 \u20ac\n'
+    assert is_clean('/opt/myd/jail.conf', process.pid) and said(process) == ''
+    process = program('In a jail', change=lambda text: text.replace('8080', '8081').replace('codecs.lookup', 'str'))
+    connect(8081, process).close()
+    soon(lambda: 'LookupError: unknown encoding: cp1252' in said(process), process)
+
+
+@machine()
+def test_empty_jail_lacks_what_the_page_says():
+    write('embedding.md', 'Logging to syslog')
+    tries = """import locale, os, socket, subprocess, tempfile, time
+import capdrop
+os.environ['TZ'] = 'Asia/Tokyo'
+capdrop.drop(capdrop.load('/opt/myd/jail.conf'))
+for name, call in dict(
+        null=lambda: open('/dev/null'), devnull=lambda: subprocess.Popen(['/x'], stdin=subprocess.DEVNULL),
+        tmp=tempfile.gettempdir, name=lambda: socket.gethostbyname('localhost'),
+        service=lambda: socket.getservbyname('smtp'),
+        locale=lambda: locale.setlocale(locale.LC_ALL, 'en_US.UTF-8')).items():
+    try:
+        print(name, call())
+    except (OSError, locale.Error):
+        pass
+os.environ['TZ'] = 'America/New_York'
+time.tzset()
+print(time.strftime('%z'))
+"""
+    with open('/opt/myd/tries.py', 'w') as file:
+        file.write(tries)
+    process = start([PYTHON, '-Es', '/opt/myd/tries.py'])
+    assert process.wait(30) == 0 and said(process) == '+0000\n'
+
+
+@machine('openssl')
+def test_tls_key_read_before_the_drop_serves_and_cannot_be_read_after_it():
+    trust = certificate('/opt/myd')
+    process = program('TLS keys')
+    assert greeting(443, process, trust) == HELLO
+    soon(lambda: is_user('www-data')(process.pid), process)
+    assert greeting(443, process, trust) == HELLO and is_clean('/opt/myd/myd.conf', process.pid)
+    again = program('TLS keys', change=lambda text: text.replace('443', '444').replace(
+        'server.serve_forever()', re.search(r'^tls.load.*', text, re.M).group()))
+    assert again.wait(30) == 1 and 'PermissionError: [Errno 13]' in said(again)
+
+
+@machine()
+@pytest.mark.parametrize('name, parent', [('fork_after', 33), ('fork_before', 0)])
+def test_workers_are_ordinary_users_and_their_parent_is_one_if_it_dropped_first(name, parent):
+    process = program('Workers by fork', name + '.py')
+    assert greeting(80, process) == HELLO
+    soon(lambda: len(family(process)) == 3 and all(map(is_user('www-data'), family(process)[1:])), process)
+    assert capdrop.state(process.pid).uid == (parent,) * 4
+    for pid in family(process)[not parent and 1 or 0:]:
+        assert is_clean('/opt/myd/myd.conf', pid)
+        assert greeting(80, process) == HELLO
+    assert said(process) == ''
+
+
+@machine()
+def test_worker_whose_drop_is_refused_ends_and_runs_nothing_of_its_parents():
+    write('embedding.md', 'In a program')
+    write('embedding.md', 'Workers by fork', lambda text: text.replace('os.wait()', 'print("parent", os.getpid())'))
+    os.chown('/opt/myd/myd.conf', 1, 1)         # of a user who must not decide
+    process = start([PYTHON, '-Es', '/opt/myd/fork_before.py'])
+    assert process.wait(30) == 0
+    assert said(process).count('worker:') == 2 and said(process).count('can be rewritten by') == 2
+    assert re.findall(r'parent (\d+)', said(process)) == [str(process.pid)]
+
+
+@machine('systemd-socket-activate', 'setpriv')
+@pytest.mark.parametrize('through', [[], [PYTHON, '-I', '/opt/myd/capdrop.py', 'exec', '/opt/myd/myd.conf', '--']],
+                         ids=['', 'through exec'])
+@pytest.mark.parametrize('user', [[], ['setpriv', '--reuid', '33', '--regid', '33', '--clear-groups', '--']],
+                         ids=['root', 'User='])
+def test_socket_that_systemd_passes_is_served_without_a_capability(through, user):
+    write('embedding.md', 'In a program')
+    path, = write('embedding.md', 'Socket activation')
+    process = start(['systemd-socket-activate', '-l', '127.0.0.1:80'] + user + through + [PYTHON, '-Es', path])
+    assert greeting(80, process) == HELLO         # it becomes the program when somebody connects
+    assert is_user('www-data')(process.pid) and not capdrop.state(process.pid).permitted
+    assert capdrop.state(process.pid).no_new_privs
+    assert user or is_clean('/opt/myd/myd.conf', process.pid)       # without root the bounding set stays
+
+
+# ---------------------------------------------------------------------------- aiosmtpd
+
+def send(sender, kind=smtplib.SMTP, port=25, process=None, **options):
+    def connect():
+        try:
+            return kind('127.0.0.1', port, local_hostname='test.example', timeout=10, **options)
+        except ConnectionRefusedError:
+            return None
+    with soon(connect, process) as client:
+        client.sendmail(sender, ['b@mail.example'], 'Subject: test\r\n\r\nhello\r\n')
+
+
+@machine('.aiosmtpd', 'openssl', 'pgrep')
+def test_mail_server_opens_25_again_and_465_as_an_ordinary_user():
+    trust = certificate('/opt/myd')
+    trust.check_hostname = False                # smtplib checks the address it connects to
+    write('embedding.md', 'A mail server')
+    first, then = commands('embedding.md', 'A mail server')
+    process = start(first[0])
+    send('one@test.example', process=process)
+    soon(lambda: is_user('mail')(process.pid), process)
+    audited(then[1], [process.pid], 'a drop')
+    send('two@test.example', smtplib.SMTP_SSL, 465, process, context=trust)
+    before = listening(25, 465)
+    assert len(before) == 2 and shell(then[0])[0] == 0
+    soon(lambda: len(listening(25, 465) - before) == 2, process)
+    send('three@test.example', process=process)
+    send('four@test.example', smtplib.SMTP_SSL, 465, process, context=trust)
+    assert re.findall(r'mail from (\w+)@test.example for b@', said(process)) == ['one', 'two', 'three', 'four']
+    audited(then[1], [process.pid], 'a drop')
+    now = capdrop.state(process.pid)
+    assert set(now.uid) == {pwd.getpwnam('mail').pw_uid} and not now.groups and not now.ambient
+    assert now.permitted == now.effective == now.bounding == BIND
+
+
+def listening(*ports):
+    """The sockets that listen on these ports: (inode, owner)."""
+    with open('/proc/net/tcp') as file:
+        rows = [line.split() for line in file][1:]
+    return {(row[9], row[7]) for row in rows if row[3] == '0A' and int(row[1].split(':')[1], 16) in ports}
+
+
+@machine('.aiosmtpd', 'openssl')
+def test_mail_server_without_the_capability_cannot_open_its_port_again():
+    certificate('/opt/myd')
+    write('embedding.md', 'A mail server', lambda text: text.replace('cap_net_bind_service+ep', ''))
+    process = start(commands('embedding.md', 'A mail server')[0][0])
+    send('one@test.example', process=process)
+    soon(lambda: is_user('mail')(process.pid), process)
+    with open('/proc/sys/net/ipv4/ip_unprivileged_port_start') as file:
+        assert int(file.read()) > 465           # or anybody could, and this test would be void
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 1 and 'PermissionError: [Errno 13]' in said(process)
+
+
+@machine('.aiosmtpd')
+def test_controller_started_after_the_drop_takes_mail_in_a_thread_that_holds_the_same():
+    write('embedding.md', 'A mail server')
+    process = start([PYTHON, '-Es', '/opt/myd/controller.py'])
+    send('one@test.example', process=process)
+    assert capdrop.state(process.pid).threads > 1 and is_clean('/opt/myd/mail.conf', process.pid)
+    assert {owner for inode, owner in listening(25)} == {str(pwd.getpwnam('mail').pw_uid)}
+    soon(lambda: 'Subject: test' in said(process), process)
+    stop(process)
+
+
+@machine('.aiosmtpd')
+def test_controller_started_before_the_drop_is_refused_and_nothing_has_changed():
+    write('embedding.md', 'A mail server', lambda text: text.replace(
+        'capdrop.drop(', 'controller.start()\nbefore = capdrop.state()\ntry:\n    capdrop.drop(').replace(
+        'controller.start()                              # as', """\
+except capdrop.RefusedError as e:
+    assert capdrop.state() == before and before.uid == (0,) * 4
+    print('refused:', e, flush=True)
+# as"""))
+    process = start([PYTHON, '-Es', '/opt/myd/controller.py'])
+    soon(lambda: 'refused:' in said(process), process)
+    assert 'more than one thread' in said(process) and 'drop before starting threads' in said(process)
+    send('one@test.example', process=process)   # it goes on, as root
+    assert set(capdrop.state(process.pid).uid) == {0}
+    stop(process)
