@@ -251,6 +251,7 @@ def test_a_thread_that_kept_a_capability_is_found_and_named():
 
 def test_a_process_in_another_user_namespace_is_said_to_be():
     need_root()
+    need(in_child(capdrop._quietly, lambda: (ids()(), c('unshare', CLONE_NEWUSER))), 'needs user namespaces, for every user')
     with running(bounding(0), ids(), no_new_privs, lambda: c('unshare', CLONE_NEWUSER)) as pid:
         lines = found(pid, user='33', group='33')[1]
         assert any(line.startswith('user_ns: ') for line in lines)
