@@ -53,6 +53,7 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'HalfDropped', 'Plan',
 
 OPTIONS = ('user', 'group', 'supplemental_groups', 'capabilities', 'privileges', 'chroot')
 DEFAULT_USER = 'ecuser'                         # the documented default
+NO_USER = 'no user is named, and the default, %s, has no account: name one' % DEFAULT_USER
 
 
 # ---------------------------------------------------------------------------- errors
@@ -160,8 +161,8 @@ class Security:
                 'has a blank or comma in an element; write the list as ( %s )' % ' '.join(
                     '"%s"' % word for word in text.replace(',', ' ').split()) if listed and set(' ,') & set(text) else
                 'is not an absolute path' if option == 'chroot' and text[0] != '/' else
-                ''.join(['holds %s, which is not allowed' % ascii(c) for c in text
-                         if not c.isprintable() or c == '\\' or sets and c > '~'][:1]))
+                next(('holds %s, which is not allowed' % ascii(c) for c in text
+                      if not c.isprintable() or c == '\\' or sets and c > '~'), ''))
             if wrong:
                 raise ConfigError('%s %s' % (option, wrong), *place)
         setattr(self, option, texts if listed else texts[0])
@@ -169,7 +170,7 @@ class Security:
 
     def place(self, option):
         """(file, line, column) of the value in effect, or three times None."""
-        return self.where[option][-1] if option in self.where else (None, None, None)
+        return self.where.get(option, [(None, None, None)])[-1]
 
     def error(self, option, message, text='', offset=0):
         """A ConfigError, `offset` characters into the value of an option; `text`, from it, stands for %s in the message."""
@@ -180,39 +181,41 @@ class Security:
 
 
 BLANK = b' \t\r\n\v\f'
-BLANKS = tuple(BLANK[i:i + 1] for i in range(len(BLANK)))
 OPEN = {'{': '}', '(': ')', '[': ']'}
 INCLUDES = (b'include', b'readonly_include')
 SEARCH_PATH = ':'.join('/opt/msys/ecelerity/etc' + end for end in ('', '/conf/global', '/conf/NODENAME', '/conf/default'))
 LIMIT = 64 << 20                                # bytes, of all files together
 _STOPS = bytes.maketrans(b'\t\r\n\v\f#"\'={}[]()', b' ' * 15)    # what ends a word -> blank
+_PATTERN_STOPS = bytes.maketrans(b'\t\r{', b'   ')
 _CONTINUED = bytes(range(0x80, 0xc0))            # UTF-8: not the first byte of a character
-_CURLY = ('\u201c', '\u201d', '\u2018', '\u2019')
+_CURLY = '\u201c\u201d\u2018\u2019'
 
 
 class _Source:
     """One file's bytes and a position in them; errors know line and column."""
-    def __init__(self, name, data, directory=None, public=True):
+    def __init__(self, name, data, directory='', public=True):
+        if data.startswith(b'\xef\xbb\xbf'):
+            data = data[3:]
         self.name, self.data, self.directory, self.public = name, data, directory, public
-        self.pos = 3 if data.startswith(b'\xef\xbb\xbf') else 0
-        self.start = self.counted = self.pos, 1, 1      # an offset, its line and column, so that nothing is counted twice
-        self.barrier, self.window = 0, 1024     # see _leap
-        at = data.find(b'\0')
-        if at >= 0:
-            raise self.error(at, 'a NUL byte: this is not a text file')
-        view, at = memoryview(data), 0          # in pieces: a str of it all could be four times the size
-        while at < len(data):
+        self.pos, self.barrier, self.window = 0, 0, 1024       # see _leap
+        self.counted = 0, 1, 1                  # an offset, its line and column, so that nothing is counted twice
+        if b'\0' in data:
+            raise self.error(data.find(b'\0'), 'a NUL byte: this is not a text file')
+        at = 0
+        while at < len(data):                   # in pieces: a str of it all could be four times the size
             try:
-                at += _codecs.utf_8_decode(view[at:at + 65536], 'strict', at + 65536 >= len(data))[1]
+                at += _codecs.utf_8_decode(data[at:at + 65536], 'strict', at + 65536 >= len(data))[1]
             except UnicodeDecodeError as e:
                 raise self.error(at + e.start, 'not valid UTF-8') from None
 
     def place(self, offset):
-        seen, line, column = self.counted if offset >= self.counted[0] else self.start
+        seen, line, column = self.counted if offset >= self.counted[0] else (0, 1, 1)
         line += self.data.count(b'\n', seen, offset)
         begin = self.data.rfind(b'\n', seen, offset) + 1
-        column = (1 if begin else column) + sum(        # in pieces: the line may be most of the file
-            len(self.data[at:min(at + 65536, offset)].translate(None, _CONTINUED)) for at in range(begin or seen, offset, 65536))
+        if begin:
+            seen, column = begin, 1
+        column += sum(len(self.data[at:min(at + 65536, offset)].translate(None, _CONTINUED))
+                      for at in range(seen, offset, 65536))             # in pieces: the line may be most of the file
         self.counted = offset, line, column
         return self.name, line, column
 
@@ -222,7 +225,7 @@ class _Source:
         if text is not None:
             message %= '"%s"' % _printable(text.decode('utf-8', 'replace')[:60]) if self.public else 'this'
         if self.public:
-            start = max(self.data.rfind(b'\n', 0, offset) + 1, self.start[0], offset - 60)
+            start = max(self.data.rfind(b'\n', 0, offset) + 1, offset - 60)
             before, line = (_printable(self.data[start:end].partition(b'\n')[0].decode('utf-8', 'replace').replace('\t', ' '))
                             for end in (offset, offset + 60))
             excerpt = '%s\n%s^' % (line.rstrip(), ' ' * len(before))
@@ -240,7 +243,7 @@ class _Source:
             pos += len(piece) - len(rest)
             if rest[:1] == b'#':
                 pos = self.find(b'\n', pos)
-            elif rest[:1] == b'/' and data.startswith(b'/*', pos):
+            elif data.startswith(b'/*', pos):
                 end = data.find(b'*/', pos + 2)
                 if end < 0:
                     raise self.error(pos, 'this comment is never closed')
@@ -255,7 +258,7 @@ class _Source:
             self.pos = pos + len(kind)
             return kind, rest[:1], pos
         self.pos = end = self.word_end(pos)
-        if after_name and kind == '/' and data[pos - 1:pos] in (b' ', b'\t'):
+        if after_name and kind == '/' and data[pos - 1:pos] in b' \t':
             self.pos = end = self.pattern_end(pos, end)
         elif b'/*' in data[pos:end]:
             raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
@@ -285,11 +288,11 @@ class _Source:
 
     def pattern_end(self, start, end):
         """Where /regex/, an instance without quotation marks, ends: at the first / before a blank or { on its line."""
-        line = self.data[start + 1:start + 1024].partition(b'\n')[0] + b'\n'
-        if self.data[end:end + 1] in (b' ', b'\t') and line[end - start:].lstrip(BLANK).startswith(b'{'):
+        line = self.data[start + 1:start + 1024].partition(b'\n')[0] + b' '
+        if self.data[end:end + 1] in b' \t' and line[end - start:].lstrip(BLANK).startswith(b'{'):
             return end                          # Listen /tmp/2025 {
-        ends = [line.find(mark) for mark in (b'/ ', b'/\t', b'/\r', b'/\n', b'/{')]
-        return start + 2 + min([at for at in ends if at >= 0] or [end - start - 2])
+        at = line.translate(_PATTERN_STOPS).find(b'/ ')
+        return start + 2 + at if at >= 0 else end
 
 
 def _text(kind, raw):
@@ -302,9 +305,9 @@ def _text(kind, raw):
 class _Reader:
     """Reads a configuration, includes in place, into one Security."""
 
-    def __init__(self, name):
-        self.name, self.security, self.stanzas = name, Security(), 0
-        self.budget, self.reading, self.opened, self.local = LIMIT, {}, {}, None
+    def __init__(self):
+        self.security, self.stanzas, self.local, self.budget = Security(), 0, None, LIMIT
+        self.reading, self.opened = {}, {}      # file -> (device, inode): those not read to their end; all
         self.through = {}               # file -> the files that include it: they decide as well what it supplies
 
     def file(self, path, fail, last=False):
@@ -316,9 +319,9 @@ class _Reader:
         try:
             if path and not stat.S_ISREG(os.stat(path).st_mode):
                 raise OSError(errno.EINVAL, 'not a regular file')       # opening a device can act on it
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-            with open(os.open(path, flags) if path else 0, 'rb', closefd=bool(path)) as file:
-                st = os.fstat(file.fileno())
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) if path else 0
+            with open(fd, 'rb', closefd=bool(path)) as file:
+                st = os.fstat(fd)
                 regular, key = stat.S_ISREG(st.st_mode), (st.st_dev, st.st_ino)
                 if path and not regular:
                     raise OSError(errno.EINVAL, 'not a regular file')
@@ -331,9 +334,9 @@ class _Reader:
         self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
         if len(data) > limit or self.budget < 0:
             raise fail('the configuration is larger than 64 MiB (4 KiB a file at least), or grew while it was read')
-        if last and key in [(one.st_dev, one.st_ino) for one in self.opened.values()]:
+        if last and key in self.opened.values():
             raise fail('Local_Changes_File is one of the files already read')
-        self.opened[name] = st
+        self.opened[name] = key
         if key in self.reading.values():
             raise fail('%s includes itself' % _printable(name))
         if len(self.reading) > 32:
@@ -343,22 +346,22 @@ class _Reader:
             self.security.private.add(name)
         self.through.setdefault(name, set()).update(self.reading)
         self.reading[name] = key
-        self.items(_Source(name, data, path and os.path.dirname(os.path.abspath(path)), public))
+        self.items(_Source(name, data, os.path.dirname(os.path.abspath(path)) if path else '', public))
         del self.reading[name]
 
     def include(self, source, kind, raw, at):
         """A file, or all files of a directory, in place."""
-        if not raw or kind not in ('word', 'string') or raw.decode('utf-8').startswith(_CURLY):
+        if not raw or kind not in ('word', 'string') or raw.decode()[0] in _CURLY:
             raise source.error(at, 'include takes the name of one file or directory, in "quotation marks"')
         path = self.find(source, _text(kind, raw), at)
         fail = lambda message: source.error(at, message if source.public else 'this cannot be included')
         if not os.path.isdir(path):
             return self.file(path, fail)
         try:
-            names = sorted(os.listdir(os.fsencode(path)))
+            names = sorted(os.listdir(path), key=os.fsencode)
         except OSError as e:
             raise fail('%s: %s' % (_printable(path), e.strerror)) from None
-        for name in (os.path.join(path, os.fsdecode(name)) for name in names if not name.startswith(b'.')):
+        for name in [os.path.join(path, name) for name in names if not name.startswith('.')]:
             if not os.path.isdir(name):
                 self.file(name, fail)
 
@@ -368,7 +371,7 @@ class _Reader:
         scheme, colon, rest = name.partition('://')
         if colon and scheme.lower() != 'file':
             raise source.error(at, 'only file:// can be included')
-        return os.path.join(source.directory or '', rest or name)
+        return os.path.join(source.directory, rest or name)
 
     def find(self, source, name, at):
         """The path of an included file: beside the including file first, then along the search path."""
@@ -382,26 +385,40 @@ class _Reader:
                 raise source.error(at, 'the node name "%s" cannot be part of a path' % _printable(node))
             search = SEARCH_PATH.replace('NODENAME', node)
         for directory in search.split(':'):
-            if directory.startswith('/') and os.path.exists(os.path.join(directory, name)):
-                return os.path.join(directory, name)
+            path = os.path.join(directory, name)
+            if directory.startswith('/') and os.path.exists(path):
+                return path
         raise source.error(at, '%s is neither beside this file nor on the search path', os.fsencode(name))
 
     def items(self, source):
-        """The global level: everything but Security, includes and Local_Changes_File is passed over."""
+        """One file: at the global level items, in brackets nothing but strings, comments and brackets."""
+        stack, name, before = [], b'', ''       # open brackets and where; in them, the last token and, if no value, word
         while True:
-            _leap(source)
-            kind, name, at = source.token()
-            if not kind:
-                return
-            if kind == 'word':
-                self.item(source, name.lower(), at)
+            if not stack:
+                _leap(source)
+            bracket, opened = stack[-1] if stack else ('', 0)
+            kind, raw, at = source.token(after_name=name and bracket == '{')
+            if kind == OPEN.get(bracket):
+                stack.pop()
             elif kind in OPEN:
-                self.skip(source, kind, at)
+                stack.append((kind, at))
+                if name == b'security' and kind == '{':
+                    self.security.notes.append((source.place(at), 'a Security inside another stanza is not the global '
+                                                'one: ignored'))
+            elif stack and kind in ('', '}'):
+                raise source.unclosed(bracket, opened)
             elif kind == '}':
                 raise source.error(at, 'stray }: no stanza is open here')
+            elif not kind:
+                return
+            elif kind == 'word' and not stack:
+                self.item(source, raw.lower(), at)
+            name = raw.lower() if stack and kind == 'word' and before != '=' else b''
+            before = kind
 
     def item(self, source, name, at):
-        mark = source.pos
+        """What a word at the global level begins, up to a bracket that encloses what is passed over."""
+        start = source.pos
         kind, raw, here = source.token(after_name=True)
         if name in INCLUDES:
             self.include(source, kind, raw, here)
@@ -414,38 +431,18 @@ class _Reader:
             kind, raw, here = source.token()
             if name == b'local_changes_file' and kind in ('word', 'string'):
                 self.local = source, self.path(source, _text(kind, raw), here), here
-            elif name.decode('utf-8') in OPTIONS:
+            elif name.decode() in OPTIONS:
                 self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name.decode()))
-            if kind in OPEN:
-                self.skip(source, kind, here)
-            elif kind not in ('word', 'string'):
-                source.pos = here
-        elif kind == '{' or kind in ('word', 'string') and source.token()[0] == '{':
-            self.skip(source, '{', source.pos - 1)
+            if kind not in ('word', 'string'):
+                source.pos = here               # what a bracket encloses is passed over next
+        elif kind in ('word', 'string') and source.token()[0] == '{':
+            source.pos -= 1                     # the {, likewise
         else:
-            source.pos = mark                   # a word on its own: what follows it starts the next item
+            source.pos = start                  # a word on its own: what follows it starts the next item
             return
         if kind == 'word' and raw.lower() == b'security':
             self.security.notes.append((source.place(here), 'a Security after a word of another item is not a stanza: '
                                         'ignored'))
-
-    def skip(self, source, bracket, at):
-        """Pass over what a bracket opens; strings, comments and brackets in it still count."""
-        stack, before, name = [(bracket, at)], '', b''
-        while stack:
-            top = stack[-1][0]
-            kind, raw, at = source.token(before == 'name' and top == '{')
-            if kind == OPEN[top]:
-                stack.pop()
-            elif not kind or kind == '}':
-                raise source.unclosed(*stack[-1])
-            elif kind in OPEN:
-                stack.append((kind, at))
-                if name == b'security' and kind == '{':
-                    self.security.notes.append((source.place(at), 'a Security inside another stanza is not the global '
-                                                'one: ignored'))
-            name = raw.lower() if kind == 'word' and before != '=' else b''
-            before = 'name' if name else kind
 
     def options(self, source, opened):
         """What is in Security { }, read strictly."""
@@ -455,7 +452,7 @@ class _Reader:
                 return
             if not kind:
                 raise source.unclosed('{', opened)
-            option = raw.lower().decode('utf-8') if kind == 'word' else ''
+            option = raw.lower().decode() if kind == 'word' else ''
             if raw.lower() in INCLUDES:
                 raise source.error(at, 'include does not work inside Security: give the file a Security { } of its own')
             if option not in OPTIONS:
@@ -469,12 +466,13 @@ class _Reader:
             if kind not in ('word', 'string') and (kind != '(' or option != 'supplemental_groups'):
                 raise source.error(here if kind else at, '%s takes %s' % (
                     option, 'a list: ( "mail" "adm" )' if option == 'supplemental_groups' else 'one word or string'))
-            place = source.place(here + (kind == 'string'))
-            value = self.group_list(source, here) if kind == '(' else raw.decode('utf-8')
+            start = here + (kind == 'string')
+            place = source.place(start)
+            value = self.group_list(source, here) if kind == '(' else raw.decode()
             try:
                 self.security.put(option, value, place)
             except ConfigError as e:
-                raise source.error(here + (kind == 'string'), e.message if source.public else
+                raise source.error(start, e.message if source.public else
                                    '%s cannot have this value' % option) from None
 
     def group_list(self, source, opened):
@@ -485,13 +483,13 @@ class _Reader:
                 return values
             if kind in ('', '}'):
                 raise source.unclosed('(', opened)
-            if kind == 'word' and raw == b',' and not wanted:
+            if kind == 'string' or kind == 'word' and b',' not in raw:
+                values.append(raw.decode())
+                wanted = False
+            elif raw == b',' and not wanted:
                 wanted = True
-                continue
-            if kind not in ('word', 'string') or kind == 'word' and b',' in raw:
+            else:
                 raise source.error(at, 'expected a group or ), not %s; blanks stand between groups', raw)
-            values.append(raw.decode('utf-8'))
-            wanted = False
 
     @staticmethod
     def strict(source, listed=False):
@@ -499,18 +497,18 @@ class _Reader:
         kind, raw, at = source.token()
         if kind == "'":
             raise source.error(at, 'a single quote: use " for strings')
-        if kind == 'word' and any(mark in raw.decode('utf-8') for mark in _CURLY):
-            raise source.error(at, 'a typographic quotation mark: use "')
-        if kind == 'word' and b';' in raw:
-            raise source.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
-        if kind == 'word' and raw[-1:] == b',' and not listed and raw != b',':
-            raise source.error(at, 'stray comma: nothing but blanks stands between options')
-        if kind == 'string' and source.data[source.pos:source.pos + 1] not in (
-                b'', b'}', b')', b'#', b',' * listed, *BLANKS):
+        if kind == 'word':
+            if set(raw.decode()) & set(_CURLY):
+                raise source.error(at, 'a typographic quotation mark: use "')
+            if b';' in raw:
+                raise source.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
+            if raw.endswith(b',') and not listed and raw != b',':
+                raise source.error(at, 'stray comma: nothing but blanks stands between options')
+        if kind == 'string' and source.data[source.pos:source.pos + 1] not in BLANK + b'})#' + b',' * listed:
             raise source.error(source.pos, 'a blank has to follow a string')
         return kind, raw, at
 
-    def finish(self):
+    def finish(self, name):
         """Local_Changes_File last; then what was set more than once, and who could rewrite what supplied a value."""
         security = self.security
         if self.local is not None:
@@ -518,7 +516,7 @@ class _Reader:
             self.file(os.path.join('/', path), lambda message: source.error(
                 at, message if source.public else 'Local_Changes_File cannot be read'), last=True)
         if not self.stanzas:
-            raise ConfigError('there is no Security { } stanza', self.name)
+            raise ConfigError('there is no Security { } stanza', name)
         for option, places in security.where.items():
             file = places[-1][0]
             if len(places) > 1:
@@ -532,45 +530,39 @@ class _Reader:
 # Passing over whole foreign stanzas at once.  A stretch that ends with the } of a line's start is whole if, with all
 # but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
 # read token by token.
-_LOWER = bytes.maketrans(b'ABCDEFGHIJKLMNOPQRSTUVWXYZ', b'abcdefghijklmnopqrstuvwxyz')
 _NOT_OURS = bytes(range(256)).translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
-_OURS = (b'security', b'include', b'local_changes_file', b'user=', b'group=', b'groups=', b'capabilities=',
-         b'privileges=', b'chroot=', b'\n=')    # the last: a name may stand before the line, or before a comment
-_PLAIN = bytes(range(256)).translate(None, b'{}()[]"#\n')
+_OURS = tuple(option.encode() for option in OPTIONS) + (b'\n',)     # the last: the name may stand before a comment
+_PLAIN = bytes(range(256)).translate(None, b'{}()[]"#\n/*\\')
 
 
 def _leap(source):
-    while source.barrier <= source.pos:
-        end = source.data.rfind(b'\n}', source.pos, source.pos + source.window)
-        single = end < 0
-        if single:
-            end = source.find(b'\n}', source.pos)
-        if end - source.pos < 1 << 20 and end < len(source.data) and _whole(source.data[source.pos:end + 2]):
-            source.pos = end + 2
-            source.window = min(2 * source.window, 65536)
-        elif single:
-            source.barrier = end + 1            # up to here token by token, and no second try
+    data, start = source.data, source.pos
+    while source.barrier <= start:
+        end = max(data.rfind(b'\n}', start, start + source.window), source.find(b'\n}', start))
+        if end < min(len(data), start + (1 << 20)) and _whole(data[start:end + 2]):
+            source.pos = start = end + 2
+            source.window = min(4 * source.window, 65536)
+        elif source.window > 1:
+            source.window = 1                   # once more, to the nearest }
         else:
-            source.window = 1
+            source.barrier = end + 1            # up to here token by token, and no second try
 
 
 def _whole(stretch):
-    letters = stretch.translate(_LOWER, _NOT_OURS)
-    if [word for word in _OURS if word in letters] or [1 for part in stretch.split(b'*')[:-1] if part[-1:] == b'/'] or [
-            1 for part in stretch.split(b'\\')[1:] if part[:1] == b'"']:
-        return False                            # /* or \" (`in` takes longer to find two frequent bytes side by side)
-    for rest in (stretch.replace(b'\t', b' ') if b'\t' in stretch else stretch).split(b' /')[1:]:
-        if rest.partition(b'\n')[0].translate(None, _PLAIN):
+    letters, marks = stretch.translate(None, _NOT_OURS).lower(), stretch.translate(None, _PLAIN)
+    if b'security' in letters or b'include' in letters or b'local_changes_file' in letters or [
+            1 for name in letters.split(b'=')[:-1] if name.endswith(_OURS)] or b'/*' in marks or b'\\"' in marks:
+        return False                            # ours, perhaps, or a comment or string with other rules
+    for rest in stretch.replace(b'\t', b' ').split(b' /')[1:]:
+        if set(b'{}()[]"#').intersection(rest.partition(b'\n')[0]):
             return False                        # a bracket, quote or # in a /regex/ is none
-    first, *comments = stretch.translate(None, _PLAIN).replace(b'""', b'').split(b'#')
+    first, *comments = marks.replace(b'""', b'').split(b'#')
     parts = [first] + [comment.partition(b'\n')[2] for comment in comments]
     if [part for part in parts if part.count(b'"') % 2]:
         return False                            # a # that may be part of a string
-    left = b''.join(b''.join(parts).split(b'"')[::2]).replace(b'\n', b'')       # every other one is in a string
-    for _ in range(64):
+    left = b''.join(b''.join(parts).split(b'"')[::2]).translate(None, b'\n/*\\')    # every other one is in a string
+    for _ in range(16):
         left = left.replace(b'{}', b'').replace(b'()', b'').replace(b'[]', b'')
-        if not left:
-            break
     return not left
 
 
@@ -580,20 +572,20 @@ def load(path: 'Union[str, bytes, os.PathLike[str]]') -> Security:
     path = os.fsdecode(path)
     if '\0' in path:
         raise ConfigError('the name of the configuration file has a NUL in it')
-    return _load(path, path)
+    return _load(path)
 
 
-def _load(path, name):
-    reader = _Reader(name)
-    reader.file(path, lambda message: ConfigError(message))
-    return reader.finish()
+def _load(path):
+    reader = _Reader()
+    reader.file(path, ConfigError)
+    return reader.finish(path or '-')
 
 
 def loads(text: str, name: str = '<string>') -> Security:
     """The same from text (str); relative includes are looked for on the search path only."""
-    reader = _Reader(name)
+    reader = _Reader()
     reader.items(_Source(name, text.encode('utf-8', 'surrogatepass')))
-    return reader.finish()
+    return reader.finish(name)
 
 
 def _writers(path):
@@ -613,14 +605,11 @@ def _writers(path):
             continue                            # only owners can replace what is in it
         if st.st_mode & 0o002:
             found.append((component, 'everyone', None))
-        elif st.st_mode & 0o020 and (st.st_gid or _has_acl(component)):
-            found.append((component, 'group', st.st_gid) if not _has_acl(component) else
-                         (component, 'an access control list', None))       # the group bits are its mask
+        elif st.st_mode & 0o020 and _quietly(lambda: os.getxattr(component, 'system.posix_acl_access')):
+            found.append((component, 'an access control list', None))       # the group bits are its mask
+        elif st.st_mode & 0o020 and st.st_gid:
+            found.append((component, 'group', st.st_gid))
     return found
-
-
-def _has_acl(path):
-    return bool(_quietly(lambda: os.getxattr(path, 'system.posix_acl_access')))     # not on every system
 
 
 def _file_writers(name, opened):
@@ -628,7 +617,7 @@ def _file_writers(name, opened):
     try:
         path = os.path.realpath(name)
         found, now = _writers(path), os.lstat(path)
-        if (now.st_dev, now.st_ino) != (opened.st_dev, opened.st_ino):
+        if (now.st_dev, now.st_ino) != opened:
             return [(name, 'whoever replaced it while it was read', None)]
         return [one for one in found if not os.statvfs(one[0]).f_flag & os.ST_RDONLY]
     except OSError as e:
@@ -691,6 +680,7 @@ def _plain(value):
 
 
 def _show(value):
+    value = tuple(sorted(value)) if isinstance(value, set) else value
     return ' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else str(value)
 
 
@@ -706,6 +696,12 @@ def _id_names(field, ids):
 def state(pid: 'Optional[int]' = None) -> State:
     """What this process, or process `pid` (its first thread), holds now.  Raises RefusedError."""
     return State(_refusing(_platform().read) if pid is None else _look(pid)[0][1])
+
+
+def _identity(file, **where):
+    """Device and inode."""
+    st = os.stat(file, **where)
+    return st.st_dev, st.st_ino
 
 
 def _look(pid):
@@ -735,19 +731,20 @@ def _because(e):
 #
 # What a platform does; it raises ValueError and OSError only, and knows nothing of names, files or options.
 #   option, largest_id    the option of the stanza that it applies; the largest user or group id
-#   parse(text)           the option's text as a set; ValueError(message, offset)
-#   want(fields)          the same of what a process holds
-#   powerful(want)        the names in it that amount to root
+#   parse(text)           the fields that the option's text sets; ValueError(message, offset)
+#   powerful(fields)      the names in them that amount to root
 #   read()                the fields of a State
 #   look(pid)             [(thread, its fields)] of a process, the first of them for all where threads do not differ
 #   around()              fields of this process that one to be audited must have in common with it
 #   names(set)            a set as names
 #   rights(state)         {'user', 'group', 'groups', 'chroot'} that this State gives the right to change
-#   right, denied         their names, for messages, and what else may stand against changing groups
-#   goal(want, uid, exec, no_new_privs)    the fields that a drop must end in, as far as the process does not matter
-#   fit(goal, found, want, exec)           settle the rest; (refusals, warnings)
+#   right, denied         what they need, and what else may stand against changing groups
+#   goal(want, exec, no_new_privs)         the fields that a drop must end in, as far as the process does not matter
+#   fit(goal, found, want, exec, whole)    settle the rest, in goal, a State; (refusals, warnings)
+#                         whole: root keeps everything
+#   waived                the warning where no_new_privs is not wanted
 #   setgroups, chroot, setgid, setuid      the calls that change the ids
-#   before, after         the steps around them, for (found, goal, want, exec)
+#   before, after         the steps around them, for (found, goal, whole)
 #   regain(found, goal)   steps that must fail afterwards
 #   hold(), release()     around a drop: tasks, a descriptor that reading back needs
 #   writable()            does descriptor 2 take a line without blocking?
@@ -759,7 +756,6 @@ PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47
 PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 1, 2, 4
 SECBIT_NOROOT, SECBIT_NOROOT_LOCKED, SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED = 1, 2, 16, 32   # linux/securebits.h
 SECBIT_NO_CAP_AMBIENT_RAISE = 64
-CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = 1 << 6, 1 << 7, 1 << 8, 1 << 18           # linux/capability.h
 # chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio sys_chroot sys_ptrace sys_admin
 # sys_boot mknod setfcap mac_override mac_admin perfmon bpf
 ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 22, 27, 31, 32, 33, 38, 39))
@@ -769,6 +765,11 @@ CLONE_THREAD, POLLOUT = 0x10000, 4                                      # linux/
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
 NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
              'Buildroot: BR2_PACKAGE_LIBCAP)')
+
+# C functions: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer
+LIBC = 'prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi'
+LIBCAP = ('cap_free i P', 'cap_from_text P P', 'cap_to_name P i', 'cap_copy_ext i PPL', 'cap_copy_int P P',
+          'cap_set_proc i P')
 
 
 class CapSet(int):
@@ -783,22 +784,26 @@ class CapSet(int):
             filter(None, ['all', ' '.join(missing)]))
 
 
+CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = (CapSet(1 << n) for n in (6, 7, 8, 18))      # linux/capability.h
+
+
 class Linux:
     """Capabilities: capabilities(7), prctl(2), capget(2), cap_from_text(3), cap_get_proc(3)."""
 
     option = 'capabilities'
     largest_id = 4294967294             # 4294967295 is -1, "leave unchanged": setresuid(2)
-    right = {'user': 'cap_setuid', 'group': 'cap_setgid', 'groups': 'cap_setgid', 'chroot': 'cap_sys_chroot'}
+    right = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID, 'chroot': CAP_SYS_CHROOT}
     denied = ', or /proc/self/setgroups says deny'      # user_namespaces(7)
+    waived = 'no_new_privs is waived: setuid and file-capability programs can raise privileges'
     tasks, deny = None, False
 
     def __init__(self):
         try:
             import _ctypes              # what ctypes is made of: the rest of it takes longer to import than a drop takes
-            libc, base = _ctypes.dlopen(None, 0), _ctypes._SimpleCData
-            kinds = {code: type('c_' + code, (base,), {'_type_': code}) for code in 'iIlLczP'}     # char, char *, void *
+            libc = _ctypes.dlopen(None, 0)
+            kinds = {code: type('c_' + code, (_ctypes._SimpleCData,), {'_type_': code}) for code in 'iILzP'}       # z: char *
             function_type = type('Function', (_ctypes.CFuncPtr,), {
-                '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO, '_restype_': kinds['i']})
+                '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO})
             dlsym, self.errno = _ctypes.dlsym, _ctypes.get_errno
         except (ImportError, AttributeError, OSError) as e:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
@@ -807,7 +812,7 @@ class Linux:
         except OSError as e:
             raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
 
-        def function(library, name, result, args):
+        def function(library, name, result, args=''):
             try:
                 found = function_type(dlsym(library, name))
             except OSError:
@@ -815,10 +820,8 @@ class Linux:
             found.restype, found.argtypes = kinds[result], [kinds[code] for code in args]
             return found
 
-        def declare(library, name, result, args):
-            """A C function; -1 or NULL raises OSError with errno and the name."""
-            raw = function(library, name, result, args)
-
+        def checked(name, raw):
+            """A function of which -1 or NULL raises OSError with errno and the name."""
             def call(*args):
                 result = raw(*args)
                 if result is None or result == -1:      # the result first: errno may be stale
@@ -826,26 +829,18 @@ class Linux:
                 return result
             return call
 
-        self.prctl = declare(libc, 'prctl', 'i', 'iLLLL')
-        self.capget = declare(libc, 'capget', 'i', 'PP')
-        self.unshare = declare(libc, 'unshare', 'i', 'i')
-        self.setfsuid = declare(libc, 'setfsuid', 'I', 'I')
-        self.setfsgid = declare(libc, 'setfsgid', 'I', 'I')
-        self.poll = declare(libc, 'poll', 'i', 'PLi')
-        self.cap_free = declare(libcap, 'cap_free', 'i', 'P')
-        self.cap_from_text = declare(libcap, 'cap_from_text', 'P', 'z')
-        self.cap_to_name = declare(libcap, 'cap_to_name', 'P', 'i')
-        self.cap_copy_ext = declare(libcap, 'cap_copy_ext', 'l', 'PPl')
-        self.cap_copy_int = declare(libcap, 'cap_copy_int', 'P', 'z')
-        self.cap_set_proc = declare(libcap, 'cap_set_proc', 'i', 'P')
-        self.setgroups, self.chroot, self.text, self.char = os.setgroups, os.chroot, kinds['z'], kinds['c']
-        self.header = (kinds['I'] * 2)(0x20080522, 0)           # _LINUX_CAPABILITY_VERSION_3, this thread
-        self.data = (kinds['I'] * 6)()                          # effective, permitted, inheritable: low words, high
-        self.ring = function(libc, 'syscall', 'l', 'lllllll')   # of these two -1 is for the caller to judge
-        self.ask = function(libc, 'prctl', 'i', 'iLLLL')
-        self.ask.argtypes = None                                # with numbers made once it takes half of the time
+        for library, rows in (libc, LIBC), (libcap, LIBCAP):
+            for row in rows:
+                name, result, args = row.split()
+                setattr(self, name, checked(name, function(library, name, result, args)))
+        self.ring = function(libc, 'syscall', 'i', 'LLLLLLL')   # of these three -1 is for the caller to judge
+        self.unshare = function(libc, 'unshare', 'i', 'i')
+        self.ask = function(libc, 'prctl', 'i')                 # with numbers made once it takes half of the time
+        self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
+        self.header = self.words(0x20080522)                    # _LINUX_CAPABILITY_VERSION_3; 0, this thread
+        self.data = self.words()                                # effective, permitted, inheritable: low words, high
         self.zero, self.is_set, *self.numbers = map(kinds['L'], (0, PR_CAP_AMBIENT_IS_SET, *range(65)))
-        answers = [self.ask(PR_CAPBSET_READ, n, self.zero, self.zero, self.zero) for n in self.numbers]
+        answers = [self.ask(PR_CAPBSET_READ, n) for n in self.numbers]
         count = answers.index(-1) if -1 in answers else 64
         del self.numbers[count:64]
         self.bits(answers[:count] + answers[64:])
@@ -858,9 +853,8 @@ class Linux:
         return 'setresuid({}, {}, {})', os.setresuid, uid, uid, uid
 
     def writable(self):
-        number = lambda value, size: value.to_bytes(size, sys.byteorder)
-        pollfd = (self.char * 8).from_buffer_copy(number(2, 4) + number(POLLOUT, 2) + number(0, 2))
-        return self.poll(pollfd, 1, 0) and int.from_bytes(pollfd.raw[6:], sys.byteorder) & POLLOUT
+        pollfd = self.words(2, POLLOUT << 16 | POLLOUT)         # events and revents, in either order of bytes
+        return self.poll(pollfd, 1, 0) and pollfd[1] == POLLOUT << 16 | POLLOUT
 
     # sets: (permitted, effective, inheritable)
 
@@ -890,13 +884,13 @@ class Linux:
                     raise ValueError(self.meant(clause), offset)
                 offset += len(clause)
             raise ValueError('cap_from_text(3) does not take it', 0)
-        buffer = (self.char * 64)()
+        buffer = self.words()
         size = self.cap_copy_ext(buffer, cap, 64)
         self.cap_free(cap)
-        raw = buffer.raw[5:size]
-        if buffer.raw[:4] != CAP_EXT_MAGIC or len(raw) != 3 * buffer.raw[4]:
+        raw = bytes(buffer)[:size]
+        if raw[:4] != CAP_EXT_MAGIC or size != 5 + 3 * raw[4]:
             raise OSError(errno.EPROTO, 'this libcap writes sets in another form', 'cap_copy_ext')
-        effective, permitted, inheritable = (CapSet(int.from_bytes(raw[i::3], 'little')) for i in range(3))
+        effective, permitted, inheritable = (CapSet(int.from_bytes(raw[i::3], 'little')) for i in (5, 6, 7))
         unknown = CapSet((permitted | effective | inheritable) & ~self.every)
         if unknown:
             last = self.every.bit_length() - 1
@@ -904,7 +898,7 @@ class Linux:
                 ' '.join(unknown), last, self.name(last)), 0)
         if effective & ~permitted:
             raise ValueError('%s cannot be effective without being permitted: add p' % CapSet(effective & ~permitted), 0)
-        return permitted, effective, inheritable
+        return {'permitted': permitted, 'effective': effective, 'inheritable': inheritable}
 
     def takes(self, text):
         cap = _quietly(self.cap_from_text, text.encode('ascii'))
@@ -912,7 +906,7 @@ class Linux:
 
     def meant(self, clause):
         """What is wrong with a clause that cap_from_text refuses."""
-        known, split = list(self.every), min([clause.find(c) for c in '=+-' if c in clause] or [len(clause)])
+        known, split = list(self.every), len(clause.replace('+', '=').replace('-', '=').partition('=')[0])
         names, flags = clause[:split].lower(), clause[split:].lower() or '+ep'
         names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word for word in names.split(',') if word]
         guess = (','.join(word if word in known else _nearest(word, known) or word for word in names) or 'cap_...') + flags
@@ -920,50 +914,44 @@ class Linux:
             clause, '' if split < len(clause) else ': it has no flags, such as +ep',
             ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
 
-    def want(self, fields):
-        return fields['permitted'], fields['effective'], fields['inheritable']
-
-    def powerful(self, want):
-        return list(CapSet((want[0] | want[2]) & ROOT_EQUIVALENT))
+    def powerful(self, fields):
+        return list(CapSet((fields['permitted'] | fields['inheritable']) & ROOT_EQUIVALENT))
 
     # reading
 
     def threads(self):
         """How many threads there are: the largest answer of those that can tell, 0 if none can."""
-        answers = [0]
-        try:                                    # no effect with one thread, EINVAL with more: unshare(2)
-            answers.append(1 + self.unshare(CLONE_THREAD))
-        except OSError as e:
-            answers.append(2 if e.errno == errno.EINVAL else 0)
+        told = 1 if self.unshare(CLONE_THREAD) == 0 else 2 if self.errno() == errno.EINVAL else 0       # unshare(2)
         links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
-        return max(answers + [links.st_nlink - 2 if links else 0])      # . and .. and one directory a task
+        return max(told, links.st_nlink - 2 if links else 0)    # . and .. and one directory a task
 
     def bits(self, answers):
         """A set from the answers of prctl, one for each bit and the last for 64, which is no capability anywhere; None
         where the kernel has no such set."""
         *bits, beyond = answers
-        if beyond == -1 and self.errno() == errno.EINVAL and bits and set(bits) in ({0, 1}, {0}, {1}, {-1}):
+        if beyond == -1 and self.errno() == errno.EINVAL and set(bits) in ({0, 1}, {0}, {1}, {-1}):
             return None if -1 in bits else CapSet(sum(map(int.__lshift__, bits, range(64))))
         raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
 
     def read(self):
-        self.data[:] = [0xa5a5a5a5] * 6         # a call that lies leaves it so
+        self.data[:6] = [0xa5a5a5a5] * 6        # a call that lies leaves it so
         self.capget(self.header, self.data)
         effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
             raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
-        ask, zero, is_set, root = self.ask, self.zero, self.is_set, os.stat('/')
-        bounding = self.bits([ask(PR_CAPBSET_READ, n, zero, zero, zero) for n in self.numbers])
+        ask, zero, is_set = self.ask, self.zero, self.is_set
+        get = lambda option: ask(option, zero, zero, zero, zero)
+        bounding = self.bits([ask(PR_CAPBSET_READ, n) for n in self.numbers])
         ambient = self.bits([ask(PR_CAP_AMBIENT, is_set, n, zero, zero) for n in self.numbers])
         self.has_ambient = ambient is not None          # Linux 4.3
         state = {
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
             'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
             'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': bounding,
-            'securebits': ask(PR_GET_SECUREBITS, zero, zero, zero, zero), 'keepcaps': ask(PR_GET_KEEPCAPS, zero, zero, zero, zero),
-            'no_new_privs': ask(PR_GET_NO_NEW_PRIVS, zero, zero, zero, zero), 'threads': self.threads(), 'root': (root.st_dev, root.st_ino)}
-        for name in 'bounding', 'securebits', 'keepcaps', 'no_new_privs':
-            if state[name] in (None, -1):
+            'securebits': get(PR_GET_SECUREBITS), 'keepcaps': get(PR_GET_KEEPCAPS), 'no_new_privs': get(PR_GET_NO_NEW_PRIVS),
+            'threads': self.threads(), 'root': _identity('/')}
+        for name, value in state.items():
+            if value in (None, -1):
                 raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
         return state
 
@@ -973,51 +961,46 @@ class Linux:
         return self.places(None, '/proc/self/')
 
     def look(self, pid):
-        proc, seen = os.open('/proc/%d' % pid, os.O_RDONLY | os.O_DIRECTORY), {}    # of this process, should the number go to another
-        try:
+        tasks, seen = os.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY), {}
+        try:                                    # of this process, should the number go to another one
             for _ in range(1000):
-                tasks = os.open('task', os.O_RDONLY | os.O_DIRECTORY, dir_fd=proc)
-                try:
-                    new = set(map(int, os.listdir(tasks))) - set(seen)
-                finally:
-                    os.close(tasks)
+                new = set(map(int, os.listdir(tasks))) - set(seen)
                 if not new:
                     break
-                seen.update((task, self.task(proc, task)) for task in new)
+                seen.update((task, self.task(tasks, task)) for task in new)
             else:
                 raise OSError(errno.EAGAIN, 'goes on starting threads', 'process %d' % pid)
         finally:
-            os.close(proc)
+            os.close(tasks)
         found = sorted(((task, fields) for task, fields in seen.items() if fields), key=lambda one: (one[0] != pid, one[0]))
         if not found:
             raise ProcessLookupError
         return found
 
-    def task(self, proc, task):
+    def task(self, tasks, task):
         """From proc(5), or None for one that has ended; securebits and keepcaps cannot be seen from outside."""
         try:
-            with open(os.open('task/%d/status' % task, os.O_RDONLY, dir_fd=proc), 'rb') as file:
+            with open(os.open('%d/status' % task, os.O_RDONLY, dir_fd=tasks), 'rb') as file:
                 lines = dict(line.decode('latin-1').rstrip('\n').split(':\t', 1) for line in file if b':\t' in line)
             fields = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
-            for name, key, base in (('permitted', 'CapPrm', 16), ('effective', 'CapEff', 16), ('inheritable', 'CapInh', 16),
-                                    ('ambient', 'CapAmb', 16), ('bounding', 'CapBnd', 16), ('no_new_privs', 'NoNewPrivs', 10),
-                                    ('threads', 'Threads', 10)):
+            for name, key in (('permitted', 'CapPrm'), ('effective', 'CapEff'), ('inheritable', 'CapInh'),
+                              ('ambient', 'CapAmb'), ('bounding', 'CapBnd'), ('no_new_privs', 'NoNewPrivs'),
+                              ('threads', 'Threads')):
                 if key in lines:                # older kernels do not tell them all
-                    fields[name] = (CapSet if base == 16 else int)(lines[key], base)
+                    fields[name] = CapSet(lines[key], 16) if key.startswith('Cap') else int(lines[key])
             if lines['State'][0] not in 'ZX':
-                return dict(fields, command=os.fsdecode(lines['Name'].encode('latin-1')), **self.places(proc, 'task/%d/' % task))
+                return dict(fields, command=os.fsdecode(lines['Name'].encode('latin-1')), **self.places(tasks, '%d/' % task))
         except (FileNotFoundError, ProcessLookupError):
             pass
 
     @staticmethod
-    def places(proc, where):
+    def places(directory, where):
         """The root directory and the namespaces; they need the right to trace the process."""
         found = {}
         try:
             for name, link in ('root', 'root'), ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
-                st = os.stat(where + link, dir_fd=proc)
-                found[name] = st.st_dev, st.st_ino
-            found['root_path'] = os.readlink(where + 'root', dir_fd=proc)
+                found[name] = _identity(where + link, dir_fd=directory)
+            found['root_path'] = os.readlink(where + 'root', dir_fd=directory)
         except PermissionError:
             pass
         return found
@@ -1025,43 +1008,34 @@ class Linux:
     # the goal, and whether this process can reach it
 
     def rights(self, state):
-        has = state.permitted
-        return {name for name, bit in (('user', CAP_SETUID), ('group', CAP_SETGID), ('groups', CAP_SETGID),
-                                       ('chroot', CAP_SYS_CHROOT)) if has & bit and (name != 'groups' or not self.deny)}
+        return {what for what, cap in self.right.items() if state.permitted & cap and not (what == 'groups' and self.deny)}
 
-    def goal(self, want, uid, exec, no_new_privs):
-        self.waived = not no_new_privs
-        if want is None and uid == 0:
-            return {}                           # documented: to run as root, leave capabilities out
-        permitted, effective, inheritable = want or (CapSet(0),) * 3
-        ambient = permitted if exec else CapSet(0)
-        goal = {'permitted': permitted, 'effective': effective, 'inheritable': CapSet(inheritable | ambient),
-                'ambient': ambient, 'keepcaps': 0}
+    def goal(self, want, exec, no_new_privs):
+        goal = dict(want or dict.fromkeys(('permitted', 'effective', 'inheritable'), CapSet(0)), keepcaps=0)
+        goal['ambient'] = goal['permitted'] if exec else CapSet(0)
+        goal['inheritable'] = CapSet(goal['inheritable'] | goal['ambient'])
         if no_new_privs:
-            goal.update(no_new_privs=1, bounding=CapSet(permitted | inheritable))
+            goal.update(no_new_privs=1, bounding=CapSet(goal['permitted'] | goal['inheritable']))
         return goal
 
-    def fit(self, goal, found, want, exec):
+    def fit(self, goal, found, want, exec, whole):
         """Settle what depends on the process, in goal; (refusals, warnings)."""
-        root, setpcap = goal['uid'][0] == 0, found.permitted & CAP_SETPCAP
-        kept, warnings = CapSet(found.bounding & goal['bounding']), []
-        if kept != found.bounding and not setpcap:
+        root, setpcap, warnings = goal.uid[0] == 0, found.permitted & CAP_SETPCAP, []
+        kept = CapSet(found.bounding & goal.bounding)
+        goal.bounding = kept if setpcap else found.bounding
+        if goal.bounding != kept:
             warnings.append('the bounding set stays as it is, without cap_setpcap; no_new_privs holds all the same')
-            kept = found.bounding
-        goal['bounding'] = kept
-        if not os.path.isdir('/proc/self/fd'):
+        if self.tasks is None:
             warnings.append('io_uring descriptors cannot be looked for: /proc is not mounted')
         threads = found.threads != 1 and self.several(found.threads)
-        if root and want is None:
+        if whole:
             return [threads] if threads else [], warnings
-        if self.waived:
-            warnings.append('no_new_privs is waived: setuid and file-capability programs can raise privileges')
-        goal['securebits'] = found.securebits & ~SECBIT_KEEP_CAPS | root * (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
-        permitted, inheritable, ambient = goal['permitted'], goal['inheritable'], goal['ambient']
+        goal.securebits = found.securebits & ~SECBIT_KEEP_CAPS | root * (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
+        permitted, inheritable, ambient = goal.permitted, goal.inheritable, goal.ambient
         missing = CapSet(permitted & ~found.permitted)
         unbound = CapSet(missing & ~found.bounding)
         beyond = CapSet(inheritable & ~missing & ~found.inheritable & ~(found.bounding & found.permitted))
-        passive = CapSet(permitted & ~goal['effective'])
+        passive = CapSet(ambient & ~goal.effective)
         refusals = [
             threads,
             [n for n in range(16) if self.ring(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0] and
@@ -1070,13 +1044,13 @@ class Linux:
                 missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
                 if unbound else '; start it as root, or with this capability'),
             beyond and '%s: not in the bounding set, so cannot be made inheritable' % beyond,
-            exec and passive and '%s: permitted but not effective, which cannot survive exec; write +ep' % passive,
+            passive and '%s: permitted but not effective, which cannot survive exec; write +ep' % passive,
             ambient and not self.has_ambient and 'this kernel has no ambient capabilities: the command could not keep any',
             ambient & ~found.ambient and found.securebits & SECBIT_NO_CAP_AMBIENT_RAISE and
             'SECBIT_NO_CAP_AMBIENT_RAISE is set: the command could not keep %s' % ambient,
             found.securebits & SECBIT_KEEP_CAPS_LOCKED and (found.keepcaps or self.keep(found, goal)) and
             'SECBIT_KEEP_CAPS is locked, and the plan has to change it',
-            root and goal['securebits'] & ~found.securebits and (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
+            root and goal.securebits & ~found.securebits and (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
             'user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, and so cap_setpcap',
         ]
         return [text for text in refusals if text], warnings
@@ -1099,34 +1073,34 @@ class Linux:
     @staticmethod
     def keep(found, goal):
         """Must capabilities be kept over the change of user?"""
-        return (goal['permitted'] | goal['inheritable']) and goal['uid'][0] != 0 and 0 in found.uid
+        return (goal.permitted | goal.inheritable) and goal.uid[0] != 0 and 0 in found.uid
 
     # steps
 
-    def before(self, found, goal, want, exec):
+    def before(self, found, goal, whole):
         needed = found.permitted & (CAP_SETUID | CAP_SETGID | CAP_SETPCAP | CAP_SYS_CHROOT)
-        root, drops = goal['uid'][0] == 0, CapSet(found.bounding & ~goal['bounding'])
+        drops = CapSet(found.bounding & ~goal.bounding)
         raised = needed & ~found.effective and self.set_step(found.permitted, found.effective | needed, found.inheritable)
-        return [raised] if root and want is None else [
+        return [raised] if whole else [
             raised,
             self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
                                   PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
             self.keep(found, goal) and ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0),
             drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, PR_CAPBSET_DROP),
-            goal['securebits'] & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
-                                                        PR_SET_SECUREBITS, goal['securebits'], 0, 0, 0),
-            root and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
+            goal.securebits & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
+                                                        PR_SET_SECUREBITS, goal.securebits, 0, 0, 0),
+            goal.uid[0] == 0 and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
         ]
 
-    def after(self, found, goal, want, exec):
-        last, ambient = self.set_step(goal['permitted'], goal['effective'], goal['inheritable']), goal['ambient']
-        return [last] if goal['uid'][0] == 0 and want is None else [
+    def after(self, found, goal, whole):
+        last, ambient = self.set_step(goal.permitted, goal.effective, goal.inheritable), goal.ambient
+        return [last] if whole else [
             (found.keepcaps or self.keep(found, goal)) and
             ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
             last,
             ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each of {0})', self.each, ambient,
                          PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE),
-            goal['no_new_privs'] and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            goal.no_new_privs and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         ]
 
     def each(self, bits, *args):
@@ -1141,7 +1115,7 @@ class Linux:
             raise OSError(errno.EPROTO, 'the process is still dumpable', 'prctl')
 
     def regain(self, found, goal):
-        return [found.permitted & ~goal['permitted'] and self.set_step(found.permitted, found.permitted, 0)]
+        return [found.permitted & ~goal.permitted and self.set_step(found.permitted, found.permitted, 0)]
 
     def hold(self):
         self.deny = _quietly(self.contents, '/proc/self/setgroups') == 'deny'       # user_namespaces(7)
@@ -1189,22 +1163,17 @@ class Plan:
     security, exec, no_new_privs: as given; found, goal: State now and afterwards (goal None: it cannot be told);
     steps: what will be called, in order; attempts: what must fail afterwards; refusals: why it will not be done.
     """
-    __slots__ = ('security', 'exec', 'no_new_privs', 'platform', 'user', 'uid', 'gid', 'groups', 'want',
-                 'found', 'goal', 'account', 'steps', 'attempts', 'refusals', 'notes', 'jail', 'quiet')
-
-    if TYPE_CHECKING:
-        found: Optional[State]
-        goal: Optional[State]
-        steps: List[Tuple[Any, ...]]
-        attempts: List[Tuple[Any, ...]]
-        refusals: List[str]
+    found: 'Optional[State]' = None
+    goal: 'Optional[State]' = None
+    steps: 'List[Tuple[Any, ...]]'
+    attempts: 'List[Tuple[Any, ...]]'
+    refusals: 'List[str]'
+    user = uid = gid = groups = want = None     # what the name service says
+    jail, quiet = None, True
 
     def __init__(self, security: Security, exec: bool, no_new_privs: bool) -> None:
         self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
-        self.platform, self.refusals, self.notes = _platform(), [], list(security.notes)
-        self.user = self.uid = self.gid = self.groups = self.want = None        # what the name service says
-        self.found = self.goal = self.account = self.jail = None
-        self.steps, self.attempts, self.quiet = [], [], True
+        self.platform, self.notes = _platform(), list(security.notes)
 
     @property
     def warnings(self) -> 'List[str]':
@@ -1288,83 +1257,86 @@ def _goal(security, exec, no_new_privs, errors=None):
     return p
 
 
+def _aim(p, held, default):
+    """The ids and sets to end in for a process with the fields `held`; default: a user that is not named is p.user."""
+    p.account = user = p.user if default or p.uid is not None else None
+    uid = p.uid if p.uid is not None else user.pw_uid if user else held['uid'][1]
+    gid = p.gid if p.gid is not None else user.pw_gid if user else held['gid'][1]
+    p.whole = uid == 0 and p.want is None         # documented: to run as root, leave the option out
+    sets = {} if p.whole else p.platform.goal(p.want, p.exec, p.no_new_privs)
+    return dict(sets, uid=(uid,) * len(held['uid']), gid=(gid,) * len(held['gid']))
+
+
 def _fit(p):
     """Hold the goal against this process: found, goal, steps, attempts, and why not: refusals."""
-    platform, security, user, uid, gid, groups = p.platform, p.security, p.user, p.uid, p.gid, p.groups
-    p.refusals, p.notes = [], list(security.notes)
+    platform, security, groups = p.platform, p.security, p.groups
+    p.refusals, p.notes, p.steps, p.attempts = [], list(security.notes), [], []
     refuse = p.refusals.append
     found = p.found = State(platform.read())
     rights = platform.rights(found)
-    lacks = {what: '%s is not in this process\'s permitted set' % name for what, name in platform.right.items()}
+    lacks = lambda what: '%s is not in this process\'s permitted set' % platform.right[what]
 
     # the ids
-    if uid is None and 'user' in rights:
-        if user is None:
-            refuse('no user is named, and the default, %s, has no account: name one' % DEFAULT_USER)
-            return
-        uid, gid = user.pw_uid, user.pw_gid if gid is None else gid
-    elif uid is None:
-        uid, user = found.uid[1], None
-        if 0 in found.uid:
-            refuse('no user is named, and this process is root without the right to change that: %s' % lacks['user'])
-    gid = found.gid[1] if gid is None else gid
+    if p.uid is None and p.user is None and 'user' in rights:
+        refuse(NO_USER)
+        return
+    if p.uid is None and 0 in found.uid and 'user' not in rights:
+        refuse('no user is named, and this process is root without the right to change that: %s' % lacks('user'))
+    aim = _aim(p, found.fields(), 'user' in rights)
+    user, uid, gid = p.account, aim['uid'][0], aim['gid'][0]
     for what, new, old in (('user', uid, found.uid), ('group', gid, found.gid)):
         if new not in old[:2] and what not in rights:
-            refuse('cannot change %s to %d: %s' % (what, new, lacks[what]))
+            refuse('cannot change %s to %d: %s' % (what, new, lacks(what)))
     if groups is not None:
         if 'groups' not in rights and set(groups) - {gid} != set(found.groups) - {gid}:
             refuse('cannot change the supplementary groups, %s, to %s: %s%s' % (
-                _show(found.groups), _show(groups), lacks['groups'], platform.denied))
+                _show(found.groups), _show(groups), lacks('groups'), platform.denied))
     elif 'groups' in rights:
         groups, others = (), _groups_of(user)
         p.note('user', others - {gid} and 'without supplemental_groups it is not in the groups of %s: %s' % (
-            user.pw_name, _show(tuple(sorted(others - {gid})))))
+            user.pw_name, _show(others - {gid})))
     else:
         groups = found.groups
         p.note('user', set(groups) - {gid} and 'the supplementary groups stay as they are, %s: %s' % (
-            _show(groups), lacks['groups']))
-    goal = dict(found.fields(), uid=(uid,) * len(found.uid), gid=(gid,) * len(found.gid), groups=groups)
+            _show(groups), lacks('groups')))
+    goal = State(dict(found.fields(), groups=groups, **aim))
 
     # the sets, the descriptors, the root directory
-    goal.update(platform.goal(p.want, uid, p.exec, p.no_new_privs))
-    refusals, warnings = platform.fit(goal, found, p.want, p.exec)
+    refusals, warnings = platform.fit(goal, found, p.want, p.exec, p.whole)
     p.refusals += refusals + _descriptors(p)
-    for text in warnings:
+    for text in warnings + [platform.waived] * (not p.no_new_privs and not p.whole):
         p.note(platform.option, text)
     if security.chroot is not None:
         if 'chroot' not in rights:
-            refuse('cannot change the root directory: %s' % lacks['chroot'])
+            refuse('cannot change the root directory: %s' % lacks('chroot'))
         try:
-            p.jail, st = _open_jail(os.fsdecode(security.chroot.encode('utf-8')))
-            goal['root'] = st.st_dev, st.st_ino
+            p.jail = _open_jail(os.fsdecode(security.chroot.encode('utf-8')))
+            goal.root = _identity(p.jail)
             p.note('chroot', not _may_enter(security.chroot, uid, gid, groups) and
                    'user %d cannot enter the directory that is to be its root' % uid)
         except OSError as e:
             refuse('chroot: %s' % _because(e))
 
-    p.goal, p.account = State(goal), user
+    p.goal = goal
     if security.writers and (0 in found.uid or rights):
         _distrust(p, uid, gid, groups, user, refuse)
     _warn(p, uid, gid, groups, user)
-    if p.goal == found and p.jail is None:
-        p.steps, p.attempts = [], []            # already held
-    else:
+    if goal != found or p.jail is not None:     # not already held
         p.steps, p.attempts = _steps(p, 'groups' in rights), _attempts(p)
 
 
 def _steps(p, may_set_groups):
     """The order of the drop, written here and in the platform's before and after, and nowhere else."""
-    platform, goal, jail = p.platform, p.goal.fields(), p.jail is not None
-    sets = p.found, goal, p.want, p.exec
-    return [row for row in platform.before(*sets) + [
-        may_set_groups and ('setgroups({})', platform.setgroups, list(goal['groups'])),
+    platform, goal, jail = p.platform, p.goal, p.jail is not None
+    return [row for row in platform.before(p.found, goal, p.whole) + [
+        may_set_groups and ('setgroups({})', platform.setgroups, list(goal.groups)),
         jail and ('fchdir(descriptor of the root to be)', os.fchdir, p.jail),
         jail and ('chroot("{}")', platform.chroot, '.'),
         jail and ('chdir("{}")', os.chdir, '/'),
-        jail and ('stat("/"), stat("."): device and inode {}', _at_root, goal['root']),
-        platform.setgid(goal['gid'][0]),        # before setuid takes the right away
-        platform.setuid(goal['uid'][0]),
-    ] + platform.after(*sets) if row]
+        jail and ('stat("/"), stat("."): device and inode {}', _at_root, goal.root),
+        platform.setgid(goal.gid[0]),        # before setuid takes the right away
+        platform.setuid(goal.uid[0]),
+    ] + platform.after(p.found, goal, p.whole) if row]
 
 
 def _attempts(p):
@@ -1375,25 +1347,23 @@ def _attempts(p):
     rows += [platform.setgid(old) for old in sorted(set(found.gid) - {gid}) if 'group' not in kept]
     if set(found.groups) - {gid} != set(goal.groups) - {gid} and 'group' not in kept:
         rows.append(('setgroups({})', platform.setgroups, list(found.groups)))
-    return [row for row in rows + platform.regain(found, goal.fields()) if row]
+    return [row for row in rows + platform.regain(found, goal) if row]
 
 
 def _open_jail(path):
-    """A descriptor of a directory that only root can replace or write, and its fstat."""
+    """A descriptor of a directory that only root can replace or write."""
     if '..' in path.split('/'):
         raise OSError(errno.EINVAL, 'write it without ..', path)
     for component, kind, number in _writers(path):
         raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number), component)
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    fd = os.open(path, getattr(os, 'O_PATH', os.O_RDONLY) | os.O_NOFOLLOW)
-    return fd, os.fstat(fd)
+    return os.open(path, getattr(os, 'O_PATH', os.O_RDONLY) | os.O_NOFOLLOW)
 
 
 def _at_root(identity):
     for path in '/', '.':
-        st = os.stat(path)
-        if (st.st_dev, st.st_ino) != identity:
+        if _identity(path) != identity:
             raise OSError(errno.EPROTO, 'not the directory that was opened', path)
 
 
@@ -1402,14 +1372,14 @@ def _descriptors(p):
     names, refusals = _quietly(os.listdir, '/proc/self/fd'), []
     jailed = p.security.chroot is not None
     for fd in map(int, names) if names is not None else range(min(os.sysconf('SC_OPEN_MAX'), 1 << 20) * jailed):
-        st = _quietly(os.fstat, fd)             # None: the listing's own, closed again
-        kind = stat.S_IFMT(st.st_mode) if st and fd != p.platform.tasks else stat.S_IFIFO
-        path = (_quietly(os.readlink, '/proc/self/fd/%d' % fd) or 'unknown'     # an io_uring is of no type today
-                if kind in (0, stat.S_IFREG) or kind == stat.S_IFDIR and jailed else '')
-        if path == 'anon_inode:[io_uring]':
+        st = _quietly(os.fstat, fd) if fd != p.platform.tasks else None     # or it is the listing's own, closed again
+        kind = st and stat.S_IFMT(st.st_mode)
+        path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) if kind in (0, stat.S_IFREG, stat.S_IFDIR) else ''
+        if path == 'anon_inode:[io_uring]':     # of no type today
             refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
-        elif kind == stat.S_IFDIR and path:
-            refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (fd, _printable(path)))
+        elif kind == stat.S_IFDIR and jailed:
+            refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (
+                fd, _printable(path or 'unknown')))
     return refusals
 
 
@@ -1427,31 +1397,29 @@ def _distrust(p, uid, gid, groups, user, refuse):
     security, told = p.security, set()
     for option in OPTIONS:
         file = security.place(option)[0]
-        writers = security.writers.get(file, ())
+        writers = security.writers.get(file)
+        if not writers:
+            continue
         strangers = [one for one in writers if one[1:] not in (('user', uid), ('group', user.pw_gid if user else None))]
         if strangers and file not in told:
             component, kind, number = strangers[0]
             refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
                 _printable(file), _who(kind, number), _printable(component)))
-        elif writers and file not in told:
+        elif file not in told:
             p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' % _printable(file))
         told.add(file)
-        others = _groups_of(user) if writers else set()
-        more = (_show(tuple(sorted({'group': {gid}, 'supplemental_groups': set(groups)}.get(option, set()) - others)))
-                if option != p.platform.option or p.want is None else ' '.join(p.platform.powerful(p.want)) or 'none')
-        if writers and more != 'none':
+        more = {'group': {gid}, 'supplemental_groups': set(groups)}.get(option, set()) - _groups_of(user)
+        if option == p.platform.option and p.want is not None:
+            more = tuple(p.platform.powerful(p.want))
+        if more:
             refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
-                _at(security.place(option)), option, more))
+                _at(security.place(option)), option, _show(more)))
 
 
 def _warn(p, uid, gid, groups, user):
     """What is allowed and yet worth a line."""
     option, powerful = p.platform.option, p.platform.powerful(p.want) if p.want is not None else ()
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        children = True
-    except (AttributeError, OSError):
-        children = False
+    children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # ECHILD: there are none
     library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
     closed = [library[:i] for i, c in enumerate(library) if c == '/' and i and not _may_enter(library[:i], uid, gid, groups)]
     p.note('user', uid == 0 and p.want is None and 'user is root and %s is absent: root keeps everything' % option)
@@ -1488,7 +1456,7 @@ def _step_text(text, call, *args):
 
 # ---------------------------------------------------------------------------- Plan -> State
 
-_held = []              # (the six values, the State) of each drop made
+_held = []              # what the last drop was asked for, and the State that it left
 
 def drop(security: 'Union[Security, Plan]', no_new_privs: bool = True, on_failure: str = 'exit') -> State:
     """Become what `security` (a Security or a Plan) names, for good, and return the State read back.
@@ -1498,16 +1466,15 @@ def drop(security: 'Union[Security, Plan]', no_new_privs: bool = True, on_failur
     raises HalfDropped, a BaseException).  Call it before starting threads.  no_new_privs=False lets setuid and
     file-capability programs work afterwards.  credentials(7), capabilities(7), privileges(7).
     """
-    values = security if isinstance(security, Security) else security.security
-    mode = (security.exec, security.no_new_privs) if values is not security else (False, bool(no_new_privs))
-    key = [getattr(values, option) for option in OPTIONS], mode
-    if _held and _held[-1][0] == key and state() == _held[-1][1]:
-        return _held[-1][1]                     # in a jail the names could not be looked up again
-    p = security if isinstance(security, Plan) else _refusing(_goal, security, False, no_new_privs)
-    if values.chroot is not None:
+    asked = security if isinstance(security, Plan) else Plan(security, False, no_new_privs)
+    key = [getattr(asked.security, option) for option in OPTIONS], asked.exec, asked.no_new_privs
+    if _held and _held[0] == key and state() == _held[1]:
+        return _held[1]                         # in a jail the names could not be looked up again
+    p = security if asked is security else _refusing(_goal, security, False, no_new_privs)
+    if p.security.chroot is not None:
         _preload()
     result = _drop(p, on_failure, False)
-    _held.append((key, result))
+    _held[:] = key, result
     return result
 
 
@@ -1562,9 +1529,10 @@ def _ready(p, signals, launching):
     earlier = p.found
     p.platform.hold()
     _fit(p)
-    if earlier is not None and earlier != p.found and p.steps:
+    changed = earlier.differences(p.found) if earlier is not None else []
+    if changed and p.steps:
         raise RefusedError('this process is no longer as the plan found it: %s changed' % ', '.join(
-            name for name, _, _ in earlier.differences(p.found)))
+            name for name, _, _ in changed))
     if p.refusals:
         raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
     for text in () if p.quiet else p.warnings:
@@ -1678,12 +1646,11 @@ class Difference:
     'more and less' than asked); thread: which and its name, '' for the whole process.  str() is one line."""
     __slots__ = ('thread', 'field', 'wanted', 'has', 'mark')
 
-    if TYPE_CHECKING:
-        thread: str
-        field: str
-        wanted: Any
-        has: Any
-        mark: str
+    thread: str
+    field: str
+    wanted: 'Any'
+    has: 'Any'
+    mark: str
 
     def __init__(self, *values):
         for name, value in zip(self.__slots__, values):
@@ -1727,9 +1694,9 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     if around.get('mnt_ns') != first.get('mnt_ns') and security.chroot is None:
         unseen.append('root (in another mount namespace)')
         del around['root']
-    for kind, exec in ('drop', False), ('launch', True):
-        wanted = _wanted(p, exec, first, around)
-        if exec and wanted.get('permitted') != wanted.get('effective'):
+    for kind, p.exec in ('drop', False), ('launch', True):
+        wanted = _wanted(p, first, around)
+        if p.exec and wanted.get('permitted') != wanted.get('effective'):
             continue                            # no launch can leave that
         found = Audit()
         found.pid, found.command, found.threads, found.like, found.unseen = pid, first.get('command', ''), len(tasks), kind, unseen
@@ -1743,25 +1710,18 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     return best
 
 
-def _wanted(p, exec, first, around):
+def _wanted(p, first, around):
     """What drop or launch would have left; what only the process knows is taken as it is."""
-    uid, gid = p.uid, p.gid
-    if uid is None and p.user is not None:
-        uid, gid = p.user.pw_uid, p.user.pw_gid if gid is None else gid
-    elif uid is None:
-        uid = first['uid'][1]
-        if 0 in first['uid']:
-            raise RefusedError('no user is named, and the default, %s, has no account: name one' % DEFAULT_USER)
-    gid = first['gid'][1] if gid is None else gid
-    wanted = dict(around, uid=(uid,) * len(first['uid']), gid=(gid,) * len(first['gid']), groups=p.groups or ())
-    wanted.update(p.platform.goal(p.want, uid, exec, p.no_new_privs))
+    if p.uid is None and p.user is None and 0 in first['uid']:
+        raise RefusedError(NO_USER)
+    wanted = dict(around, groups=p.groups or (), **_aim(p, first, True))
     if p.security.chroot is not None:
         try:
-            st = os.stat(os.fsdecode(p.security.chroot.encode('utf-8')))
+            root = _identity(os.fsdecode(p.security.chroot.encode('utf-8')))
         except OSError as e:
             raise RefusedError('chroot: %s' % _because(e)) from None
-        wanted.update(root=(st.st_dev, st.st_ino), root_path=p.security.chroot)
-    if exec:
+        wanted.update(root=root, root_path=p.security.chroot)
+    if p.exec:
         wanted.pop('aware', None)               # execve(2) clears it on SunOS
     return wanted
 
@@ -1771,6 +1731,7 @@ def _compared(p, thread, wanted, fields):
     at_most = {'bounding'} if 'inheritable' in wanted else {'inheritable'}      # what was lacking before stays so
     members = lambda name, value: (set(value) - {wanted['gid'][0]} if name == 'groups' else
                                    set(value) if isinstance(value, tuple) else p.platform.names(value))
+    path = lambda one: (one['root_path'],) if 'root_path' in one else ()
     wanted = dict({'inheritable': wanted.get('permitted')}, **wanted)
     for name, has in fields.items():
         want = wanted.get(name)
@@ -1778,12 +1739,13 @@ def _compared(p, thread, wanted, fields):
             continue
         more, less = has != want, False
         if type(want) is not int:               # a flag; what it allows is asked for by none
-            more, less = members(name, has) - members(name, want), members(name, want) - members(name, has)
+            holds, asked = members(name, has), members(name, want)
+            more, less = holds - asked, asked - holds
         marks = ['more'] * bool(more) + ['less'] * bool(less and name not in at_most)
         if marks:
-            places = [(one['root_path'],) if name == 'root' and 'root_path' in one else () for one in (wanted, fields)]
-            yield Difference(thread, name, places[0] + want if places[0] else want, places[1] + has if places[1] else has,
-                             ' and '.join(marks))
+            if name == 'root':
+                want, has = path(wanted) + want, path(fields) + has
+            yield Difference(thread, name, want, has, ' and '.join(marks))
 
 
 def _unusual(tasks):
@@ -1795,13 +1757,13 @@ def _unusual(tasks):
     for ids, what in (first['uid'], 'user'), (first['gid'], 'group'):
         if len(set(ids)) > 1:
             notes.append('%s ids are real, effective, saved%s: it can go back to %s %s' % (
-                what, ', filesystem' * (len(ids) > 3), what, _show(tuple(sorted(set(ids) - {ids[1]})))))
-    powerful = platform.powerful(platform.want(first))
+                what, ', filesystem' * (len(ids) > 3), what, _show(set(ids) - {ids[1]})))
+    powerful = platform.powerful(first)
     notes.append(uid == 0 and 'user id 0 owns /etc and /proc/sys')
     notes.append(uid != 0 and powerful and 'amounts to root: %s' % ' '.join(powerful))
     others = set(first['groups']) - {gid} - _groups_of(user)
     notes.append(uid != 0 and others and 'groups that user %d does not have by its account, left over: %s' % (
-        uid, _show(tuple(sorted(others)))))
+        uid, _show(others)))
     notes.append('user_ns' in first and first['user_ns'] != platform.around()['user_ns'] and
                  'in another user namespace: its capabilities count in that only')
     for thread, fields in tasks[1:]:
@@ -1826,24 +1788,23 @@ def main(argv: 'Optional[Sequence[str]]' = None) -> int:
         _say('%s; capdrop -h shows how' % e)
         return 125 if verb == 'exec' else 2
     except (Error, OSError, MemoryError) as e:
-        _say('out of memory' if isinstance(e, MemoryError) else str(e) if isinstance(e, ConfigError) else _because(e))
+        _say(_because(e) if isinstance(e, OSError) else str(e) or 'out of memory')
         return 125
     except KeyboardInterrupt:
         return 130
 
 
 def _run(argv):
-    words, flags, overrides, command = [], set(), {}, None
+    words, flags, overrides, command, pid = [], set(), {}, None, None
     while argv:
         word = argv.pop(0)
         name, equals, value = word.partition('=')
-        option = name[2:].replace('-', '_') if name.startswith('--') and '_' not in name else ''
         if word == '--':
             command, argv = argv, []
-        elif option in OPTIONS:
+        elif name in OVERRIDES:
             if not equals and not argv:
                 raise _Usage('%s needs a value' % name)
-            overrides[option] = value if equals else argv.pop(0)
+            overrides[name] = value if equals else argv.pop(0)
         elif word in ('--json', '--exec', '--allow-new-privs', '-q', '-h', '--help', '--version'):
             flags.add(word)
         elif word.startswith('-') and word != '-':
@@ -1851,34 +1812,32 @@ def _run(argv):
         else:
             words.append(word)
     if flags & {'-h', '--help', '--version'}:
-        return _put(1, 'capdrop %s\n' % __version__ if '--version' in flags else __doc__ or '')
+        return _put('capdrop %s\n' % __version__ if '--version' in flags else __doc__ or '')
     verb = words.pop(0) if words else ''
     if verb not in VERBS:
         raise _Usage('there is no command "%s"' % _printable(verb) if verb else 'a command is needed')
-    function, allowed = VERBS[verb]
+    function, takes, allowed = VERBS[verb]
     for flag in sorted(flags - allowed):
         raise _Usage('%s is not for %s' % (flag, verb))
     if (verb == 'exec') != bool(command):
         raise _Usage('exec needs -- and the command after it' if verb == 'exec' else '-- is for exec')
-    if verb in ('status', 'audit'):
-        pid = words.pop() if words else None if verb == 'status' else '-'
-        if pid is not None and not set(pid or '-') <= set('0123456789') or verb == 'status' and (overrides or words):
-            raise _Usage('status takes one PID, or nothing' if verb == 'status' else 'audit takes FILE and PID')
-        command = pid and int(pid)
-    if verb == 'status':
-        return _status(flags, command)
-    if len(words) > 1 or not words and not overrides:
-        raise _Usage('%s takes one FILE' % verb)
-    return function(words[0] if words else None, overrides, flags, command)
+    wrong = _Usage('%s takes %s' % (verb, takes))
+    if verb == 'audit' or verb == 'status' and words:
+        pid = words.pop() if words else ''
+        if not pid.encode('ascii', 'replace').isdigit() or len(pid) > 100:     # int() does not take thousands
+            raise wrong
+    if len(words) > 1 or bool(words or overrides) == (verb == 'status'):
+        raise wrong
+    return function(words[0] if words else None, overrides, flags, command or pid and int(pid))
 
 
 def _configured(file, overrides):
     """The file's Security, overridden by what the command line says."""
-    security = Security() if file is None else _load(None, '-') if file == '-' else load(file)
-    for option, value in overrides.items():
-        if option == 'supplemental_groups':
+    security = Security() if file is None else _load(None) if file == '-' else load(file)
+    for name, value in overrides.items():
+        if name == '--supplemental-groups':
             value = [word.strip() for word in value.split(',')] if value else ()
-        security.put(option, value, ('--' + option.replace('_', '-'), None, None))
+        security.put(OVERRIDES[name], value, (name, None, None))
     return security
 
 
@@ -1889,21 +1848,24 @@ def _check(file, overrides, flags, command):
         notes, options = security.notes, _provenance(security)
         p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors)
         if not errors and p.uid is not None:
-            _distrust(p, p.uid, p.gid, p.groups or (), p.user, lambda text: p.notes.append(((None,) * 3, text)))
-            _warn(p, p.uid, p.gid, p.groups or (), p.user)
+            ids = p.uid, p.gid, p.groups or (), p.user
+            _distrust(p, *ids, lambda text: p.note(None, text))
+            _warn(p, *ids)
             notes = p.notes
     except ConfigError as e:
         errors.append(e)
     except RefusedError as e:
         if sys.platform in PLATFORMS:
-            errors.append(ConfigError(_because(e), file))
-        notes = notes + [((None,) * 3, _because(e))] * (not errors)
+            errors.append(ConfigError(str(e), file))
+        else:
+            notes = notes + [((None,) * 3, str(e))]
     findings = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
         (place[0] or file,) + place[1:] + ('warning', text, '') for place, text in notes if '-q' not in flags]
     if '--json' in flags:
         _put_json({'options': options, 'findings': [_named(*finding[:5]) for finding in findings]})
-    for *place, kind, message, excerpt in findings if '--json' not in flags else ():
-        _put(1, '%s%s: %s\n%s' % (_at(place), kind, message, excerpt + '\n' if excerpt and os.isatty(1) else ''))
+    else:
+        for *place, kind, message, excerpt in findings:
+            _put('%s%s: %s\n%s' % (_at(place), kind, message, excerpt + '\n' if excerpt and os.isatty(1) else ''))
     return 1 if errors else 0
 
 
@@ -1914,7 +1876,7 @@ def _plan(file, overrides, flags, command):
                    'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
                    'refusals': p.refusals, 'warnings': p.warnings})
     else:
-        _put(1, '%s\n' % p)
+        _put('%s\n' % p)
         for text in ['warning: ' + text for text in p.warnings if '-q' not in flags] + ['refused: ' + text for text in p.refusals]:
             _say(text)
     return 125 if p.refusals else 0
@@ -1926,27 +1888,28 @@ def _launch(file, overrides, flags, command):
     launch(p, command)
 
 
-def _status(flags, pid):
+def _status(file, overrides, flags, pid):
     tasks = [(0, state().fields())] if pid is None else _look(pid)
     now, notes = State(tasks[0][1]), _unusual(tasks)
     return (_put_json(dict(now.as_dict(), notes=notes)) if '--json' in flags else
-            _put(1, '%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes if '-q' not in flags))))
+            _put('%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes if '-q' not in flags))))
 
 
 def _audit(file, overrides, flags, pid):
     security = _configured(file, overrides)
     found = audit(security, pid, '--allow-new-privs' not in flags)
     if '--json' in flags:
-        _put_json({'pid': pid, 'command': found.command, 'threads': found.threads, 'like': found.like, 'unseen': found.unseen,
-                   'differences': [{name: _plain(getattr(one, name)) for name in one.__slots__} for one in found]})
+        _put_json(dict(vars(found), differences=[
+            {name: _plain(getattr(one, name)) for name in one.__slots__} for one in found]))
     else:
-        _put(1, ''.join('%s\n' % one for one in found))
-    like = ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like
-    for text in ['warning: ' + _at(place) + text for place, text in security.notes] + ['process %d (%s), %d thread%s: %s%s' % (
-            pid, _printable(found.command), found.threads, 's' * (found.threads > 1), like,
-            found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or '')]:
-        if '-q' not in flags:
-            _say(text)
+        _put(''.join('%s\n' % one for one in found))
+    if '-q' not in flags:
+        for place, text in security.notes:
+            _say('warning: ' + _at(place) + text)
+        _say('process %d (%s), %d thread%s: %s%s' % (
+            pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
+            ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like,
+            found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or ''))
     return 1 if found else 0
 
 
@@ -1961,23 +1924,26 @@ def _provenance(security):
 
 def _put_json(value):
     import json
-    return _put(1, json.dumps(value, indent=1) + '\n')
+    return _put(json.dumps(value, indent=1) + '\n')
 
 
-def _put(fd, text):
-    """Write it all; a reader that has gone has seen enough."""
+def _put(text):
+    """Write it all to standard output; a reader that has gone has seen enough."""
     data = text.encode('utf-8', 'backslashreplace')
     try:
         while data:
-            data = data[os.write(fd, data):]
+            data = data[os.write(1, data):]
     except BrokenPipeError:
         pass
     return 0
 
 
-VERBS = {'check': (_check, {'--json', '--allow-new-privs', '-q'}), 'status': (_status, {'--json', '-q'}),
-         'plan': (_plan, {'--json', '--exec', '--allow-new-privs', '-q'}),
-         'audit': (_audit, {'--json', '--allow-new-privs', '-q'}), 'exec': (_launch, {'--allow-new-privs', '-q'})}
+OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
+VERBS = {'check': (_check, 'one FILE', {'--json', '--allow-new-privs', '-q'}),
+         'plan': (_plan, 'one FILE', {'--json', '--exec', '--allow-new-privs', '-q'}),
+         'exec': (_launch, 'one FILE', {'--allow-new-privs', '-q'}),
+         'status': (_status, 'one PID, or nothing', {'--json', '-q'}),
+         'audit': (_audit, 'FILE and PID', {'--json', '--allow-new-privs', '-q'})}
 
 
 if __name__ == '__main__':

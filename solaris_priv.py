@@ -34,6 +34,7 @@ class Solaris:
     largest_id = 2147483647             # above it are ephemeral ids: EINVAL
     right = {'user': 'proc_setid', 'group': 'proc_setid', 'groups': 'proc_setid', 'chroot': 'proc_chroot'}
     denied = ''
+    waived = 'allowing new privileges has no effect on this system: the limit set is always set'
     tasks = None
 
     def __init__(self, libc='libc.so.1'):
@@ -85,7 +86,7 @@ class Solaris:
         self.setregid = declare('setregid', c_int, c_uint, c_uint)
         self.setreuid = declare('setreuid', c_int, c_uint, c_uint)
         self.c_chroot = declare('chroot', c_int, text)
-        self.ctypes, self.waived, self.zone = ctypes, False, self.getzoneid()
+        self.ctypes, self.zone = ctypes, self.getzoneid()
         name = ctypes.create_string_buffer(64)                          # ZONENAME_MAX
         try:
             declare('getzonenamebyid', ctypes.c_ssize_t, c_int, text, ctypes.c_size_t)(self.zone, name, 64)
@@ -141,12 +142,12 @@ class Solaris:
         return self.portable(','.join(sorted(names)) or 'none')
 
     def parse(self, text):
-        """The set of a text; ValueError(message, offset)."""
+        """The set that a text names; ValueError(message, offset)."""
         buffer, end = self.ctypes.create_string_buffer(text.encode()), self.ctypes.c_void_p()
         try:
             known = KEYWORDS + list(self.names('all'))          # they differ from release to release
             self.priv_freeset(self.priv_str_to_set(buffer, SEPARATORS, self.ctypes.byref(end)))
-            return self.portable(text)
+            return {'permitted': self.portable(text)}
         except OSError as e:
             if end.value is None:
                 raise ValueError('%s: %s' % (e.filename, e.strerror), 0) from None
@@ -161,11 +162,8 @@ class Solaris:
         near = ''.join(' (did you mean "%s"?)' % name for name in difflib.get_close_matches(bare, known, 1))
         raise ValueError('this system has no privilege "%s"%s' % (token, near), offset)
 
-    def want(self, fields):
-        return fields['permitted']
-
-    def powerful(self, want):
-        return sorted(self.names(want) & ROOT_EQUIVALENT)
+    def powerful(self, fields):
+        return sorted(self.names(fields['permitted']) & ROOT_EQUIVALENT)
 
     # reading
 
@@ -228,37 +226,30 @@ class Solaris:
         permitted = self.names(fields.permitted)                # `before` makes effective what is permitted
         return {what for what, name in self.right.items() if name in permitted}
 
-    def goal(self, want, uid, exec, no_new_privs):
-        self.waived = not no_new_privs
-        if want is None and uid == 0:
-            return {}                   # documented: to run as root, leave privileges out
-        want = self.portable('basic') if want is None else want
+    def goal(self, want, exec, no_new_privs):
+        want = self.portable('basic') if want is None else want['permitted']
         goal = dict(permitted=want, limit=want, effective=want, aware=1, aware_reset=0, xpolicy=0, pfexec=0)
         return dict(goal, inheritable=want) if exec else goal   # otherwise what it shares with the set, in fit
 
-    def fit(self, goal, found, want, exec):
+    def fit(self, goal, found, want, exec, whole):
         """Settle what depends on the process, in goal; (refusals, warnings)."""
-        refusals, warnings, root = [], [], goal['uid'][0] == 0
+        refusals, warnings, root = [], [], goal.uid[0] == 0
         permitted, limit, effective = (self.names(text) for text in (found.permitted, found.limit, found.effective))
-        unlimited = want is None and root
-        if self.waived:
-            warnings.append('allowing new privileges has no effect on this system: the limit set is always set')
-        if root and 0 not in found.uid and self.portable('zone') != (found.effective if unlimited else found.permitted):
+        if root and 0 not in found.uid and self.portable('zone') != (found.effective if whole else found.permitted):
             refusals.append('cannot become uid 0: that takes every privilege of the zone')      # setreuid(2)
-        if unlimited:                   # nothing may be made effective: the sets stay as they are
+        if whole:                       # nothing may be made effective: the sets stay as they are
             asleep = (permitted - effective) & set(self.right.values())
             if asleep:
                 refusals.append('%s permitted but not effective: start with effective user id 0' % _are(asleep))
             if not found.aware:         # then uid 0 holds what the limit set does: privileges(5)
-                goal.update(permitted=found.limit, effective=found.limit)
-            goal['aware_reset'] = 0
+                goal.permitted = goal.effective = found.limit
+            goal.aware_reset = 0
             return refusals, warnings
         if want is None:
-            shared = self.set_of(self.names('basic') & permitted & limit)
-            goal.update(permitted=shared, limit=shared, effective=shared)
-        retained = self.names(goal['permitted'])
-        goal['inheritable'] = goal['permitted'] if exec else self.set_of(self.names(found.inheritable) & retained)
-        refusals += self.missing(goal['permitted'], found, permitted, limit)
+            goal.permitted = goal.limit = goal.effective = self.set_of(self.names('basic') & permitted & limit)
+        retained = self.names(goal.permitted)
+        goal.inheritable = goal.permitted if exec else self.set_of(self.names(found.inheritable) & retained)
+        refusals += self.missing(goal.permitted, found, permitted, limit)
         lost = sorted(self.names('basic') - retained)
         if lost:
             warnings.append('without %s, of the basic set, this will fail: %s' % (
@@ -289,21 +280,19 @@ class Solaris:
 
     # steps
 
-    def before(self, found, goal, want, exec):
-        rows = [self.flag_step(name, 0) for name in FLAGS if getattr(found, name) > goal[name]]
-        if want is None and goal['uid'][0] == 0:
+    def before(self, found, goal, whole):
+        rows = [self.flag_step(name, 0) for name in FLAGS if getattr(found, name) > getattr(goal, name)]
+        if whole:
             return rows
         # Aware first: without it the change of uid takes every privilege.  Then effective, for the ids: all there is.
         return rows + [self.flag_step('aware', 1), self.set_step(PRIV_SET, 'Effective', found.permitted)]
 
-    def after(self, found, goal, want, exec):
-        if want is None and goal['uid'][0] == 0:
-            return []
-        return [self.set_step(PRIV_SET, name, goal[name.lower()]) for name in SETS]
+    def after(self, found, goal, whole):
+        return [self.set_step(PRIV_SET, name, getattr(goal, name.lower())) for name in SETS if not whole]
 
     def regain(self, found, goal):
         """One privilege that is gone, for each of the sets that can only shrink."""
-        gone = [(name, self.names(getattr(found, name.lower())) - self.names(goal[name.lower()])) for name in SETS[:2]]
+        gone = [(name, self.names(getattr(found, name.lower())) - self.names(getattr(goal, name.lower()))) for name in SETS[:2]]
         return [names and self.set_step(PRIV_ON, name, 'proc_setid' if 'proc_setid' in names else min(names))
                 for name, names in gone]
 

@@ -506,12 +506,12 @@ def test_the_goal_looks_at_no_process(libc):
     def work(m):
         platform = solaris_priv.Solaris(m.path)
         m.sets(PEIL='none')
-        return [platform.goal(want, uid, exec, True) for want, uid, exec in (
-            ('basic,sys_time', 1, True), ('basic,sys_time', 0, False), (None, 1, False), (None, 0, True))]
+        return [platform.goal(want, exec, True) for want, exec in (
+            ({'permitted': 'basic,sys_time'}, True), ({'permitted': 'basic,sys_time'}, False), (None, False))]
     flags = dict(aware=1, aware_reset=0, xpolicy=0, pfexec=0)
     sets = lambda text: dict(permitted=text, limit=text, effective=text, **flags)
     assert on_sunos(libc, work) == [
-        dict(sets('basic,sys_time'), inheritable='basic,sys_time'), sets('basic,sys_time'), sets('basic'), {}]
+        dict(sets('basic,sys_time'), inheritable='basic,sys_time'), sets('basic,sys_time'), sets('basic')]
 
 
 def test_privileges_that_do_not_fit_a_release_are_unknown_there(libc):
@@ -545,7 +545,7 @@ def test_the_empty_set_is_not_the_absent_option(libc):
 
 def test_privileges_that_amount_to_root_are_told_apart(libc):
     platform = lambda m: solaris_priv.Solaris(m.path)
-    assert on_sunos(libc, lambda m: platform(m).powerful('basic,proc_setid,file_dac_write,net_privaddr')) == [
+    assert on_sunos(libc, lambda m: platform(m).powerful({'permitted': 'basic,proc_setid,file_dac_write,net_privaddr'})) == [
         'file_dac_write', 'proc_setid']
 
 
