@@ -173,7 +173,7 @@ class Security:
         return self.where.get(option, [(None, None, None)])[-1]
 
     def error(self, option, message, text='', offset=0):
-        """A ConfigError, `offset` characters into the value of an option; `text`, from it, stands for %s in the message."""
+        """A ConfigError, `offset` characters into an option's value; `text`, from it, stands for %s in the message."""
         file, line, column = self.place(option)
         shown = 'this value' if file in self.private else '"%s"' % _printable(text)
         named = '' if file and line is None else option + ': '      # by the name of the option of the command line
@@ -183,7 +183,8 @@ class Security:
 BLANK = b' \t\r\n\v\f'
 OPEN = {'{': '}', '(': ')', '[': ']'}
 INCLUDES = (b'include', b'readonly_include')
-SEARCH_PATH = ':'.join('/opt/msys/ecelerity/etc' + end for end in ('', '/conf/global', '/conf/NODENAME', '/conf/default'))
+SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
+               '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
 LIMIT = 64 << 20                                # bytes, of all files together
 _STOPS = bytes.maketrans(b'\t\r\n\v\f#"\'={}[]()', b' ' * 15)    # what ends a word -> blank
 _PATTERN_STOPS = bytes.maketrans(b'\t\r{', b'   ')
@@ -226,8 +227,8 @@ class _Source:
             message %= '"%s"' % _printable(text.decode('utf-8', 'replace')[:60]) if self.public else 'this'
         if self.public:
             start = max(self.data.rfind(b'\n', 0, offset) + 1, offset - 60)
-            before, line = (_printable(self.data[start:end].partition(b'\n')[0].decode('utf-8', 'replace').replace('\t', ' '))
-                            for end in (offset, offset + 60))
+            before, line = (self.data[start:end].partition(b'\n')[0] for end in (offset, offset + 60))
+            before, line = (_printable(part.decode('utf-8', 'replace').replace('\t', ' ')) for part in (before, line))
             excerpt = '%s\n%s^' % (line.rstrip(), ' ' * len(before))
         return ConfigError(message, *self.place(offset), excerpt)
 
@@ -392,7 +393,7 @@ class _Reader:
 
     def items(self, source):
         """One file: at the global level items, in brackets nothing but strings, comments and brackets."""
-        stack, name, before = [], b'', ''       # open brackets and where; in them, the last token and, if no value, word
+        stack, name, before = [], b'', ''       # open brackets and where; in them, the last token and, no value, word
         while True:
             if not stack:
                 _leap(source)
@@ -660,7 +661,8 @@ class State:
 
     def differences(self, other: 'State') -> 'List[Tuple[str, Any, Any]]':
         """[(field, in this one, in the other)]; the primary group in the list of groups makes no difference."""
-        key = lambda state, name: (set(state.groups) - {state.gid[0]} if name == 'groups' else getattr(state, name, None))
+        key = lambda state, name: (set(state.groups) - {state.gid[0]} if name == 'groups' else
+                                   getattr(state, name, None))
         return [(name, value, getattr(other, name, None)) for name, value in self.fields().items()
                 if key(self, name) != key(other, name)]
 
@@ -668,7 +670,8 @@ class State:
         return isinstance(other, State) and not self.differences(other)
 
     def __str__(self):
-        return '\n'.join('%-12s %s%s' % (name, _show(value), _id_names(name, value)) for name, value in self.fields().items())
+        return '\n'.join('%-12s %s%s' % (name, _show(value), _id_names(name, value))
+                         for name, value in self.fields().items())
 
     def as_dict(self) -> 'Dict[str, Any]':
         """For JSON: sets as lists of names."""
@@ -681,7 +684,7 @@ def _plain(value):
 
 def _show(value):
     value = tuple(sorted(value)) if isinstance(value, set) else value
-    return ' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else str(value)
+    return _printable(' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else str(value))
 
 
 def _id_names(field, ids):
@@ -711,6 +714,8 @@ def _look(pid):
         raise RefusedError('there is no process %s, or it has ended, or /proc is not mounted' % pid) from None
     except OSError as e:
         raise RefusedError(_because(e)) from None
+    except (LookupError, ValueError):
+        raise RefusedError('/proc/%d/status is not as proc(5) describes it' % pid) from None
 
 
 def _refusing(call, *args):
@@ -799,16 +804,16 @@ class Linux:
 
     def __init__(self):
         try:
-            import _ctypes              # what ctypes is made of: the rest of it takes longer to import than a drop takes
+            import _ctypes          # what ctypes is made of: the rest of it takes longer to import than a drop takes
             libc = _ctypes.dlopen(None, 0)
-            kinds = {code: type('c_' + code, (_ctypes._SimpleCData,), {'_type_': code}) for code in 'iILzP'}       # z: char *
+            kinds = {code: type('c_' + code, (_ctypes._SimpleCData,), {'_type_': code}) for code in 'iILzP'}
             function_type = type('Function', (_ctypes.CFuncPtr,), {
                 '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO})
             dlsym, self.errno = _ctypes.dlsym, _ctypes.get_errno
         except (ImportError, AttributeError, OSError) as e:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
         try:
-            libcap = _ctypes.dlopen('libcap.so.2', 0)       # by soname: to look for it elsewhere would run programs as root
+            libcap = _ctypes.dlopen('libcap.so.2', 0)       # by soname: find_library runs programs as root
         except OSError as e:
             raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
 
@@ -816,7 +821,7 @@ class Linux:
             try:
                 found = function_type(dlsym(library, name))
             except OSError:
-                raise OSError(errno.ENOSYS, 'the C library has no %s' % name) from None
+                raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
             found.restype, found.argtypes = kinds[result], [kinds[code] for code in args]
             return found
 
@@ -838,7 +843,6 @@ class Linux:
         self.ask = function(libc, 'prctl', 'i')                 # with numbers made once it takes half of the time
         self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
         self.header = self.words(0x20080522)                    # _LINUX_CAPABILITY_VERSION_3; 0, this thread
-        self.data = self.words()                                # effective, permitted, inheritable: low words, high
         self.zero, self.is_set, *self.numbers = map(kinds['L'], (0, PR_CAP_AMBIENT_IS_SET, *range(65)))
         answers = [self.ask(PR_CAPBSET_READ, n) for n in self.numbers]
         count = answers.index(-1) if -1 in answers else 64
@@ -897,7 +901,8 @@ class Linux:
             raise ValueError('this kernel has no capability %s; its last is %d, %s' % (
                 ' '.join(unknown), last, self.name(last)), 0)
         if effective & ~permitted:
-            raise ValueError('%s cannot be effective without being permitted: add p' % CapSet(effective & ~permitted), 0)
+            raise ValueError('%s cannot be effective without being permitted: add p' % CapSet(
+                effective & ~permitted), 0)
         return {'permitted': permitted, 'effective': effective, 'inheritable': inheritable}
 
     def takes(self, text):
@@ -908,8 +913,10 @@ class Linux:
         """What is wrong with a clause that cap_from_text refuses."""
         known, split = list(self.every), len(clause.replace('+', '=').replace('-', '=').partition('=')[0])
         names, flags = clause[:split].lower(), clause[split:].lower() or '+ep'
-        names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word for word in names.split(',') if word]
-        guess = (','.join(word if word in known else _nearest(word, known) or word for word in names) or 'cap_...') + flags
+        names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word
+                 for word in names.split(',') if word]
+        guess = ','.join(word if word in known else _nearest(word, known) or word for word in names) or 'cap_...'
+        guess += flags
         return '"%s" is not a clause of cap_from_text(3)%s%s' % (
             clause, '' if split < len(clause) else ': it has no flags, such as +ep',
             ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
@@ -934,9 +941,9 @@ class Linux:
         raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
 
     def read(self):
-        self.data[:6] = [0xa5a5a5a5] * 6        # a call that lies leaves it so
-        self.capget(self.header, self.data)
-        effective, permitted, inheritable = (CapSet(self.data[i] | self.data[i + 3] << 32) for i in range(3))
+        data = self.words(*[0xa5a5a5a5] * 6)    # a call that lies leaves it so; low words of three sets, then high ones
+        self.capget(self.header, data)
+        effective, permitted, inheritable = (CapSet(data[i] | data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
             raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
         ask, zero, is_set = self.ask, self.zero, self.is_set
@@ -948,8 +955,8 @@ class Linux:
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
             'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
             'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': bounding,
-            'securebits': get(PR_GET_SECUREBITS), 'keepcaps': get(PR_GET_KEEPCAPS), 'no_new_privs': get(PR_GET_NO_NEW_PRIVS),
-            'threads': self.threads(), 'root': _identity('/')}
+            'securebits': get(PR_GET_SECUREBITS), 'keepcaps': get(PR_GET_KEEPCAPS),
+            'no_new_privs': get(PR_GET_NO_NEW_PRIVS), 'threads': self.threads(), 'root': _identity('/')}
         for name, value in state.items():
             if value in (None, -1):
                 raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
@@ -961,54 +968,65 @@ class Linux:
         return self.places(None, '/proc/self/')
 
     def look(self, pid):
-        tasks, seen = os.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY), {}
-        try:                                    # of this process, should the number go to another one
-            for _ in range(1000):
-                new = set(map(int, os.listdir(tasks))) - set(seen)
-                if not new:
+        tasks = os.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)    # also if the number goes to another
+        try:
+            for _ in range(200):                # until every thread that is listed can be read: one might hide
+                numbers, known = sorted(map(int, os.listdir(tasks)), key=lambda number: (number != pid, number)), {}
+                found = [(number, self.task(tasks, number, known)) for number in numbers]
+                if not numbers:
+                    raise ProcessLookupError
+                if os.fstat(tasks).st_nlink - 2 == len(found) and None not in [fields for _, fields in found]:
                     break
-                seen.update((task, self.task(tasks, task)) for task in new)
             else:
-                raise OSError(errno.EAGAIN, 'goes on starting threads', 'process %d' % pid)
+                raise OSError(errno.EAGAIN, 'starts and ends threads too fast to look at them', 'process %d' % pid)
         finally:
             os.close(tasks)
-        found = sorted(((task, fields) for task, fields in seen.items() if fields), key=lambda one: (one[0] != pid, one[0]))
-        if not found:
+        alive = [(number, fields) for number, fields in found if fields]
+        if not alive:
             raise ProcessLookupError
-        return found
+        return alive
 
-    def task(self, tasks, task):
-        """From proc(5), or None for one that has ended; securebits and keepcaps cannot be seen from outside."""
+    def task(self, tasks, number, known):
+        """From proc(5): a thread's fields, none of a zombie, None if it has ended; not securebits and keepcaps."""
         try:
-            with open(os.open('%d/status' % task, os.O_RDONLY, dir_fd=tasks), 'rb') as file:
-                lines = dict(line.decode('latin-1').rstrip('\n').split(':\t', 1) for line in file if b':\t' in line)
+            with open(os.open('%d/status' % number, os.O_RDONLY, dir_fd=tasks), 'rb') as file:
+                lines = dict(line.decode('utf-8', 'backslashreplace').rstrip('\n').split(':\t', 1)
+                             for line in file if b':\t' in line)
+            if lines['State'][0] in 'ZX':
+                return {}
             fields = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
+            fields['groups'] = known.setdefault(fields['groups'], fields['groups'])     # there may be 65536 of them
             for name, key in (('permitted', 'CapPrm'), ('effective', 'CapEff'), ('inheritable', 'CapInh'),
                               ('ambient', 'CapAmb'), ('bounding', 'CapBnd'), ('no_new_privs', 'NoNewPrivs'),
                               ('threads', 'Threads')):
                 if key in lines:                # older kernels do not tell them all
                     fields[name] = CapSet(lines[key], 16) if key.startswith('Cap') else int(lines[key])
-            if lines['State'][0] not in 'ZX':
-                return dict(fields, command=os.fsdecode(lines['Name'].encode('latin-1')), **self.places(tasks, '%d/' % task))
+            return dict(fields, command=lines['Name'], **self.places(tasks, '%d/' % number))
         except (FileNotFoundError, ProcessLookupError):
-            pass
+            return None
 
     @staticmethod
     def places(directory, where):
-        """The root directory and the namespaces; they need the right to trace the process."""
+        """The root directory and the namespaces, if the kernel has them; they need the right to trace the process."""
         found = {}
         try:
-            for name, link in ('root', 'root'), ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
-                found[name] = _identity(where + link, dir_fd=directory)
-            found['root_path'] = os.readlink(where + 'root', dir_fd=directory)
+            for name, link in ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
+                try:
+                    found[name] = _identity(where + link, dir_fd=directory)
+                except FileNotFoundError:
+                    pass
+            found['root'] = _identity(where + 'root', dir_fd=directory)
+            path = os.readlink(where + 'root', dir_fd=directory)
+            found['root_path'] = os.fsencode(path).decode('utf-8', 'backslashreplace')
         except PermissionError:
-            pass
+            os.stat(where + 'status', dir_fd=directory)         # or it has ended: that looks the same
         return found
 
     # the goal, and whether this process can reach it
 
     def rights(self, state):
-        return {what for what, cap in self.right.items() if state.permitted & cap and not (what == 'groups' and self.deny)}
+        return {what for what, cap in self.right.items()
+                if state.permitted & cap and not (what == 'groups' and self.deny)}
 
     def goal(self, want, exec, no_new_privs):
         goal = dict(want or dict.fromkeys(('permitted', 'effective', 'inheritable'), CapSet(0)), keepcaps=0)
@@ -1038,22 +1056,32 @@ class Linux:
         passive = CapSet(ambient & ~goal.effective)
         refusals = [
             threads,
-            [n for n in range(16) if self.ring(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0] and
+            [n for n in range(16) if self.ring(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
+             self.errno() == errno.EBADFD] and          # one that is not enabled yet
             'an io_uring is registered without a descriptor: its requests keep the rights of now',
+            not exec and b'anon_inode:[io_uring]' in (_quietly(self.maps) or b'') and       # exec ends it
+            'an io_uring is mapped without a descriptor: its requests keep the rights of now: unmap it',
             missing and '%s: not in this process\'s permitted set%s' % (
                 missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
                 if unbound else '; start it as root, or with this capability'),
             beyond and '%s: not in the bounding set, so cannot be made inheritable' % beyond,
             passive and '%s: permitted but not effective, which cannot survive exec; write +ep' % passive,
-            ambient and not self.has_ambient and 'this kernel has no ambient capabilities: the command could not keep any',
+            ambient and not self.has_ambient and
+            'this kernel has no ambient capabilities: the command could not keep any',
             ambient & ~found.ambient and found.securebits & SECBIT_NO_CAP_AMBIENT_RAISE and
             'SECBIT_NO_CAP_AMBIENT_RAISE is set: the command could not keep %s' % ambient,
             found.securebits & SECBIT_KEEP_CAPS_LOCKED and (found.keepcaps or self.keep(found, goal)) and
             'SECBIT_KEEP_CAPS is locked, and the plan has to change it',
-            root and goal.securebits & ~found.securebits and (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
+            root and goal.securebits & ~found.securebits and
+            (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
             'user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, and so cap_setpcap',
         ]
         return [text for text in refusals if text], warnings
+
+    @staticmethod
+    def maps():
+        with open('/proc/self/maps', 'rb') as file:
+            return file.read()
 
     @staticmethod
     def contents(path):
@@ -1066,8 +1094,8 @@ class Linux:
     def several(self, count):
         tasks = sorted(_quietly(os.listdir, '/proc/self/task') or (), key=int)
         names = ['%s %s' % (task, _quietly(self.contents, '/proc/self/task/%s/comm' % task)) for task in tasks]
-        return ('more than one thread (%s): capabilities are per thread and the others would keep theirs; drop before starting '
-                'threads' % (_printable(', '.join(names)) or 'they cannot be listed without /proc') if count else
+        return ('more than one thread (%s): capabilities are per thread and the others would keep theirs; drop before '
+                'starting threads' % (_printable(', '.join(names)) or 'no /proc to list them') if count else
                 'cannot tell whether this process has one thread: unshare(2) is blocked and /proc is not mounted')
 
     @staticmethod
@@ -1080,7 +1108,8 @@ class Linux:
     def before(self, found, goal, whole):
         needed = found.permitted & (CAP_SETUID | CAP_SETGID | CAP_SETPCAP | CAP_SYS_CHROOT)
         drops = CapSet(found.bounding & ~goal.bounding)
-        raised = needed & ~found.effective and self.set_step(found.permitted, found.effective | needed, found.inheritable)
+        raised = needed & ~found.effective and self.set_step(
+            found.permitted, found.effective | needed, found.inheritable)
         return [raised] if whole else [
             raised,
             self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
@@ -1251,7 +1280,8 @@ def _goal(security, exec, no_new_privs, errors=None):
             p.want = p.platform.parse(text)
         except ValueError as e:
             private = security.place(p.platform.option)[0] in security.private
-            found.append(security.error(p.platform.option, 'not a value for it' if private else e.args[0], offset=e.args[1]))
+            message, offset = e.args
+            found.append(security.error(p.platform.option, 'not a value for it' if private else message, offset=offset))
     if errors is None and found:
         raise found[0]
     return p
@@ -1355,7 +1385,8 @@ def _open_jail(path):
     if '..' in path.split('/'):
         raise OSError(errno.EINVAL, 'write it without ..', path)
     for component, kind, number in _writers(path):
-        raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number), component)
+        raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number),
+                      component)
     if not stat.S_ISDIR(os.lstat(path).st_mode):
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     return os.open(path, getattr(os, 'O_PATH', os.O_RDONLY) | os.O_NOFOLLOW)
@@ -1406,7 +1437,8 @@ def _distrust(p, uid, gid, groups, user, refuse):
             refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
                 _printable(file), _who(kind, number), _printable(component)))
         elif file not in told:
-            p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' % _printable(file))
+            p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
+                   _printable(file))
         told.add(file)
         more = {'group': {gid}, 'supplemental_groups': set(groups)}.get(option, set()) - _groups_of(user)
         if option == p.platform.option and p.want is not None:
@@ -1419,17 +1451,20 @@ def _distrust(p, uid, gid, groups, user, refuse):
 def _warn(p, uid, gid, groups, user):
     """What is allowed and yet worth a line."""
     option, powerful = p.platform.option, p.platform.powerful(p.want) if p.want is not None else ()
-    children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # ECHILD: there are none
+    children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # or ECHILD
     library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
-    closed = [library[:i] for i, c in enumerate(library) if c == '/' and i and not _may_enter(library[:i], uid, gid, groups)]
+    closed = [library[:i] for i, c in enumerate(library)
+              if c == '/' and i and not _may_enter(library[:i], uid, gid, groups)]
     p.note('user', uid == 0 and p.want is None and 'user is root and %s is absent: root keeps everything' % option)
     p.note('user', uid == 0 and p.want is not None and 'uid 0 still owns /etc and /proc/sys: this is not confinement')
-    p.note('group', uid != 0 and (gid == 0 or 0 in groups) and 'group 0 is root\'s own: what it may write stays writable')
+    p.note('group', uid != 0 and (gid == 0 or 0 in groups) and
+           'group 0 is root\'s own: what it may write stays writable')
     p.note(option, powerful and 'amounts to root: %s' % ' '.join(powerful))
     p.note('user', user and uid == user.pw_uid and user.pw_name == 'nobody' and
            'nobody is shared by many: any of its processes can trace the others')
     p.note('user', children and 'children already started keep what they have')
-    p.note('user', closed and 'user %d cannot enter %s: importing modules later will fail' % (uid, _printable(closed[0])))
+    p.note('user', closed and 'user %d cannot enter %s: importing modules later will fail' % (
+        uid, _printable(closed[0])))
 
 
 def _plan_lines(p):
@@ -1490,14 +1525,15 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
     env = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
     if not p.exec or not argv or any(b'\0' in word for word in argv + list(env) + list(env.values())):
         raise ValueError('launch needs a plan(..., exec=True), a command, and no NUL in it or its environment')
-    search = [d + b'/' for d in env.get(b'PATH', os.fsencode(os.defpath)).split(b':') if d[:1] == b'/'] if argv[0] else []
+    path = env.get(b'PATH', os.fsencode(os.defpath)).split(b':')
+    search = [directory + b'/' for directory in path if directory[:1] == b'/'] if argv[0] else []
     _drop(p, 'exit', True)
     _exec(p, [b''] if b'/' in argv[0] else search, argv, env)
 
 
 def _drop(p, on_failure, launching):
-    """Drop with every signal blocked and garbage collection off: a handler or finalizer of the caller's that ran half-way
-    would run with rights that are about to go.  Handlers that are due run first, here."""
+    """Drop with every signal blocked and garbage collection off: a handler or finalizer of the caller's that ran
+    half-way would run with rights that are about to go.  Handlers that are due run first, here."""
     signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
     collecting, mask = gc.isenabled(), _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
     begun = False               # not p.steps: a Plan made earlier has them before it is sure that they will run
@@ -1537,7 +1573,7 @@ def _ready(p, signals, launching):
         raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
     for text in () if p.quiet else p.warnings:
         _say('warning: ' + text, p.platform.writable)
-    ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends itself
+    ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends
     for number in sorted(caught | ignored) if launching else ():
         if number in ignored:
             _signal.signal(number, _signal.SIG_IGN)     # forgets one that is due, from a warning nobody reads
@@ -1589,7 +1625,7 @@ def _writable():
 def _say(message, writable=_writable):
     """One line on descriptor 2, if that takes it without blocking: POLLOUT says that a pipe has room for 4096 bytes."""
     if _quietly(writable):
-        _quietly(os.write, 2, ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:4095] + b'\n')
+        _quietly(os.write, 2, ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:2999] + b'\n')
 
 
 def _end(p, message, status):
@@ -1625,8 +1661,8 @@ def _exec(p, directories, argv, env):
 
 def _preload():
     """What a daemon needs later and could not load in a jail, or would load from it."""
-    for name in ('_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale signal '
-                 'socket stringprep threading tokenize traceback unicodedata warnings').split():
+    for name in ('_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale '
+                 'signal socket stringprep threading tokenize traceback unicodedata warnings').split():
         _quietly(__import__, name)
     for name, lazy in ('concurrent.futures', 'thread'), ('multiprocessing', 'popen_fork'):
         if name in sys.modules:                 # asyncio's executor, for one
@@ -1687,43 +1723,40 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     """
     p, tasks = _refusing(_goal, security, False, no_new_privs), _look(pid)
     first, around, audits = tasks[0][1], _refusing(p.platform.around), []
-    if not set(around) <= set(first):
+    if not all(set(around) <= set(fields) for _, fields in tasks):
         raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
                            'cap_sys_ptrace' % pid)
+    if p.uid is None and p.user is None and 0 in first['uid']:
+        raise RefusedError(NO_USER)
     unseen = [name for name in _refusing(p.platform.read) if name not in first]
-    if around.get('mnt_ns') != first.get('mnt_ns') and security.chroot is None:
+    mounts = around.pop('mnt_ns', None)
+    if security.chroot is not None:
+        around.pop('root_path', None)
+        try:
+            around['root'] = _identity(os.fsdecode(security.chroot.encode('utf-8')))
+        except OSError as e:
+            raise RefusedError('chroot: %s' % _because(e)) from None
+    elif mounts != first.get('mnt_ns'):
         unseen.append('root (in another mount namespace)')
-        del around['root']
+        del around['root'], around['root_path']
+    places = {name: first[name] for name in ('root', 'root_path', 'mnt_ns') if name in first}
     for kind, p.exec in ('drop', False), ('launch', True):
-        wanted = _wanted(p, first, around)
+        wanted = dict(around, groups=p.groups or (), **_aim(p, first, True))
         if p.exec and wanted.get('permitted') != wanted.get('effective'):
             continue                            # no launch can leave that
-        found = Audit()
-        found.pid, found.command, found.threads, found.like, found.unseen = pid, first.get('command', ''), len(tasks), kind, unseen
-        for thread, fields in tasks:
-            name = '%d (%s)' % (thread, _printable(fields.get('command', ''))) if fields is not first else ''
-            found += [one for one in _compared(p, name, wanted, fields)
-                      if fields is first or fields[one.field] != first[one.field]]
+        if p.exec:
+            wanted.pop('aware', None)           # execve(2) clears it on SunOS
+        found = Audit(_compared(p, '', wanted, first))
+        for thread, fields in tasks[1:]:
+            name = '%d (%s)' % (thread, _printable(fields.get('command', '')))
+            found += [one for one in _compared(p, name, dict(places, **wanted), fields)
+                      if fields[one.field] != first.get(one.field)]
+        found.pid, found.command, found.threads = pid, first.get('command', ''), len(tasks)
+        found.like, found.unseen = kind, unseen
         audits.append(found)
     best = min(audits, key=len)
     best.like = ' or '.join(one.like for one in audits if len(one) == len(best))
     return best
-
-
-def _wanted(p, first, around):
-    """What drop or launch would have left; what only the process knows is taken as it is."""
-    if p.uid is None and p.user is None and 0 in first['uid']:
-        raise RefusedError(NO_USER)
-    wanted = dict(around, groups=p.groups or (), **_aim(p, first, True))
-    if p.security.chroot is not None:
-        try:
-            root = _identity(os.fsdecode(p.security.chroot.encode('utf-8')))
-        except OSError as e:
-            raise RefusedError('chroot: %s' % _because(e)) from None
-        wanted.update(root=root, root_path=p.security.chroot)
-    if p.exec:
-        wanted.pop('aware', None)               # execve(2) clears it on SunOS
-    return wanted
 
 
 def _compared(p, thread, wanted, fields):
@@ -1731,20 +1764,21 @@ def _compared(p, thread, wanted, fields):
     at_most = {'bounding'} if 'inheritable' in wanted else {'inheritable'}      # what was lacking before stays so
     members = lambda name, value: (set(value) - {wanted['gid'][0]} if name == 'groups' else
                                    set(value) if isinstance(value, tuple) else p.platform.names(value))
-    path = lambda one: (one['root_path'],) if 'root_path' in one else ()
     wanted = dict({'inheritable': wanted.get('permitted')}, **wanted)
     for name, has in fields.items():
         want = wanted.get(name)
-        if want is None or name in ('root_path', 'mnt_ns'):
+        if want is None or name == 'root_path' and fields['root'] != wanted['root']:
             continue
-        more, less = has != want, False
-        if type(want) is not int:               # a flag; what it allows is asked for by none
+        more = less = has != want
+        if type(want) is int:                   # a flag; what it allows is asked for by none
+            less = False
+        elif name not in ('root', 'root_path', 'user_ns', 'mnt_ns'):
             holds, asked = members(name, has), members(name, want)
             more, less = holds - asked, asked - holds
         marks = ['more'] * bool(more) + ['less'] * bool(less and name not in at_most)
+        if name == 'root' and 'root_path' in fields:
+            want, has = (p.security.chroot or '/',) + want, (fields['root_path'],) + has
         if marks:
-            if name == 'root':
-                want, has = path(wanted) + want, path(fields) + has
             yield Difference(thread, name, want, has, ' and '.join(marks))
 
 
@@ -1877,8 +1911,9 @@ def _plan(file, overrides, flags, command):
                    'refusals': p.refusals, 'warnings': p.warnings})
     else:
         _put('%s\n' % p)
-        for text in ['warning: ' + text for text in p.warnings if '-q' not in flags] + ['refused: ' + text for text in p.refusals]:
-            _say(text)
+        for kind, texts in ('warning: ', p.warnings if '-q' not in flags else ()), ('refused: ', p.refusals):
+            for text in texts:
+                _say(kind + text)
     return 125 if p.refusals else 0
 
 
@@ -1919,7 +1954,8 @@ def _named(*finding):
 
 def _provenance(security):
     return {option: {'value': getattr(security, option), 'from': _named(*places[-1]),
-                     'overrode': [_named(*place) for place in places[:-1]]} for option, places in security.where.items()}
+                     'overrode': [_named(*place) for place in places[:-1]]}
+            for option, places in security.where.items()}
 
 
 def _put_json(value):

@@ -292,7 +292,8 @@ class Solaris:
 
     def regain(self, found, goal):
         """One privilege that is gone, for each of the sets that can only shrink."""
-        gone = [(name, self.names(getattr(found, name.lower())) - self.names(getattr(goal, name.lower()))) for name in SETS[:2]]
+        gone = [(name, self.names(getattr(found, name.lower())) - self.names(getattr(goal, name.lower())))
+                for name in SETS[:2]]
         return [names and self.set_step(PRIV_ON, name, 'proc_setid' if 'proc_setid' in names else min(names))
                 for name, names in gone]
 

@@ -132,6 +132,8 @@ BROKEN = []     # tests that fail without any mutation
 
 
 def main(words):
+    if {'-h', '--help'} & set(words):
+        return print(__doc__)
     jobs = int(words.pop(words.index('--jobs') + 1)) if '--jobs' in words else os.cpu_count() or 1
     python = words.pop(words.index('--python') + 1) if '--python' in words else sys.executable
     with open(os.path.join(TOP, 'capdrop.py'), encoding='utf-8') as file:

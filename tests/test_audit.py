@@ -1,7 +1,11 @@
 """audit and status: what a running process holds, against what a stanza asks, seen from outside."""
 import contextlib
+import ctypes
+import errno
+import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,12 +16,14 @@ import time
 import pytest
 
 from conftest import SCRIPT, in_child, need, need_root, run
-from test_linux import BIND, CLONE_NEWUSER, HELD, RAW, SYS_ADMIN, c, capset, jail, own_mounts, prctl     # noqa: F401
+from test_linux import (BIND, CLONE_NEWNS, CLONE_NEWUSER, HELD, MS_BIND, RAW, SYS_ADMIN, c, capset, jail, own_mounts,     # noqa: F401
+                        prctl)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 
 ASKED = dict(user='33', group='33', capabilities='cap_net_bind_service+ep')
+NAME = ctypes.create_string_buffer(b'a\x07\xff')
 OPTIONS = ['--user=33', '--group=33', '--capabilities=cap_net_bind_service+ep']
 
 
@@ -310,6 +316,27 @@ def test_a_process_that_ends_while_it_is_looked_at_is_an_error_and_no_other_is_t
     assert gone and 'no process %d, or it has ended' % pid in str(e.value)
 
 
+def test_a_process_that_goes_on_starting_threads_is_an_error_not_half_an_answer(monkeypatch):
+    listdir, number = os.listdir, itertools.count(1 << 30)
+    with running() as pid:
+        monkeypatch.setattr(os, 'listdir', lambda where: listdir(where) + [str(next(number))])
+        with pytest.raises(capdrop.RefusedError) as e:
+            capdrop.state(pid)
+        assert str(e.value) == 'process %d: starts and ends threads too fast to look at them' % pid
+
+
+def test_what_else_the_system_says_of_a_process_is_an_error_that_says_so():
+    with running() as pid:
+        def child():
+            capdrop.state()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+            try:
+                return str(capdrop.state(pid))
+            except capdrop.RefusedError as e:
+                return str(e)
+        assert in_child(child) == '/proc/%d/task: %s' % (pid, os.strerror(errno.EMFILE))
+
+
 def test_a_process_that_may_not_be_looked_into_is_an_error_that_says_to_be_root():
     need_root()
     with running() as pid:
@@ -402,3 +429,157 @@ def test_status_names_users_groups_and_the_command():
         lines = dict(line.split(None, 1) for line in run('status', str(pid)).stdout.splitlines())
         assert lines['uid'] == '33 33 33 33 (www-data)' and lines['gid'] == '33 33 33 33 (www-data)'
         assert lines['groups'] == 'none' and lines['command'] == 'sleep' and lines['root_path'] == '/'
+
+
+# ---------------------------------------------------------------------------- processes that would look better than they are
+
+def threads(*calls):
+    """Each call in a thread of its own, which then lives on."""
+    def start():
+        for call in calls:
+            done = threading.Event()
+            threading.Thread(target=lambda: (call(), done.set(), time.sleep(60)), daemon=True).start()
+            assert done.wait(20)
+    return start
+
+
+def test_a_thread_in_another_root_or_mount_namespace_is_a_difference(jail):
+    need_root()
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+
+    def leave():
+        c('unshare', CLONE_NEWNS)
+        os.chroot(str(jail))
+        os.chdir('/')
+    for calls in (threads(lambda: None), leave), (threads(leave),):     # the first thread in the jail, then the other one
+        with running(bounding(0), no_new_privs, *(calls + (ids(),))) as pid:
+            lines = found(pid, user='33', group='33')[1]
+            assert {line.split(': ')[1] for line in lines if line.startswith('thread ')} == {'root', 'mnt_ns'}
+
+
+def test_the_root_directory_is_compared_by_device_and_inode_and_not_as_a_set():
+    plan = capdrop._goal(capdrop.Security(user='0', group='0'), False, True)
+    wanted, has = dict(uid=(0,) * 4, gid=(0,) * 4, root=(81, 82)), dict(uid=(0,) * 4, gid=(0,) * 4, root=(82, 81))
+    assert [one.field for one in capdrop._compared(plan, '', wanted, has)] == ['root']
+
+
+def test_a_bind_mount_of_the_root_directory_is_another_root_directory(tmp_path):
+    need_root()
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+
+    def child():
+        own_mounts()
+        c('mount', b'/', os.fsencode(str(tmp_path)), None, MS_BIND, None)
+        with running(bounding(0), lambda: os.chroot(str(tmp_path)), lambda: os.chdir('/'), ids(), no_new_privs) as pid:
+            return [str(one) for one in capdrop.audit(capdrop.Security(user='33', group='33'), pid)]
+    assert in_child(child) == ['root_path: wanted /, has %s (more and less than asked)' % tmp_path]
+
+
+def test_names_from_a_process_cannot_act_on_a_terminal_or_forge_a_line(tmp_path):
+    need_root()
+    place = tmp_path / 'x\x1b[31m\nnote: all is well'
+    place.mkdir()
+    with running(lambda: os.chroot(str(place)), lambda: prctl(15, ctypes.addressof(NAME)), ids()) as pid:
+        for done in run('status', str(pid)), run('audit', str(pid), *OPTIONS):
+            text = done.stdout + done.stderr
+            assert 'all is well' in done.stdout and not [ch for ch in text if ch < ' ' and ch != '\n']
+            assert not [line for line in text.splitlines() if line.startswith('note: all')]
+        answer = json.loads(run('status', '--json', str(pid)).stdout)
+        assert answer['root_path'] == str(place) and answer['command'] == 'a\x07\\xff'
+
+
+def test_a_thread_that_takes_the_number_of_the_first_while_it_is_looked_at_is_seen(monkeypatch):
+    """execve(2): the new program has the number of the process, and the number of its thread is gone."""
+    need_root()
+    go, (ready, tell) = os.pipe(), os.pipe()
+
+    def root():
+        os.write(tell, b'.')
+        os.read(go[0], 1)
+        os.execv('/bin/sleep', ['sleep', '60'])
+
+    def start():
+        threading.Thread(target=root, daemon=True).start()
+        os.read(ready, 1)
+        SYSCALL = {'x86_64': 117, 'i686': 208, 'aarch64': 147, 'armv7l': 208, 's390x': 208, 'ppc64le': 164}.get(os.uname()[4])
+        c('syscall', SYSCALL, 33, 33, 33)           # setresuid(2), of this thread only
+    platform = capdrop._platform()
+    with running(start) as pid:
+        read, done = platform.task, []
+
+        def task(proc, number, known):
+            if number != pid and not done:
+                done.append(os.write(go[1], b'.'))
+                until = time.time() + 20
+                while open('/proc/%d/comm' % pid).read() != 'sleep\n' and time.time() < until:
+                    time.sleep(0.01)
+            return read(proc, number, known)
+        monkeypatch.setattr(platform, 'task', task)
+        audit = capdrop.audit(capdrop.Security(user='33', group='0'), pid)
+        assert done and 'uid' in [one.field for one in audit]
+
+
+def test_threads_that_come_and_go_are_no_reason_not_to_answer():
+    need_root()
+
+    def churn():
+        def spawn():
+            while True:
+                one = threading.Thread(target=time.sleep, args=(0.002,))
+                one.start()
+                one.join()
+        for _ in range(4):
+            threading.Thread(target=spawn, daemon=True).start()
+    with running(drop(**ASKED), churn) as pid:
+        assert [capdrop.audit(capdrop.Security(**ASKED), pid) for _ in range(20)] == [[]] * 20
+
+
+def test_a_kernel_without_namespaces_is_no_reason_not_to_answer(monkeypatch):
+    stat = os.stat
+
+    def without(path, *args, **options):
+        if isinstance(path, str) and '/ns/' in path or str(path).startswith('ns/'):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return stat(path, *args, **options)
+    monkeypatch.setattr(os, 'stat', without)
+    now = vars(capdrop.state(os.getpid()))
+    assert 'user_ns' not in now and now['root_path'] == '/'
+    asked = capdrop.Security(user=str(os.getuid()), group=str(os.getgid()))
+    assert 'root' not in [one.field for one in capdrop.audit(asked, os.getpid())]
+
+
+def test_a_number_that_no_process_has_is_wrong_usage():
+    number = '9' * 5000
+    assert run('status', number).returncode == 2 and no_answer(number, *OPTIONS)[0] == 2
+
+
+def test_what_is_not_as_proc_describes_it_is_an_error(monkeypatch):
+    platform = capdrop._platform()
+
+    def missing(*args):
+        raise KeyError('uid')
+    monkeypatch.setattr(platform, 'task', missing)
+    with pytest.raises(capdrop.RefusedError) as e:
+        capdrop.state(os.getpid())
+    assert 'is not as proc(5) describes it' in str(e.value)
+
+
+def test_threads_of_the_auditor_do_not_mix_up_what_they_hold():
+    need_root()
+
+    def child():
+        wrong, until = [], time.monotonic() + 1
+
+        def look(caps):
+            capset(caps, caps)
+            while time.monotonic() < until:
+                if capdrop.state().permitted != caps:
+                    wrong.append(caps)
+        capdrop.state()
+        both = [threading.Thread(target=look, args=(caps,)) for caps in (0, RAW)]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join()
+        return wrong
+    assert in_child(child) == []

@@ -385,3 +385,30 @@ def test_root_with_capabilities_cannot_be_traced_by_its_like():
         capdrop.drop(security_of(user='0', group='0'))
         return prctl_(3)        # PR_GET_DUMPABLE
     assert in_child(child) == 0
+
+
+@pytest.mark.parametrize('how', ['registered, and not enabled yet', 'mapped only'])
+def test_a_ring_that_no_descriptor_shows_is_refused(how):
+    """IORING_SETUP_R_DISABLED answers EBADFD to io_uring_enter; a mapping keeps a ring and its requests alive."""
+    need_root()
+
+    def child():
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+        ring_ = libc.syscall(425, 4, ctypes.create_string_buffer(struct.pack('=III108x', 0, 0, 64 if how[0] == 'r' else 0), 120))
+        if ring_ < 0:
+            return None
+        if how[0] == 'r':
+            if libc.syscall(427, ring_, 20, ctypes.create_string_buffer(struct.pack('=IIQ', 0xffffffff, 0, ring_)), 1) != 1:
+                return None
+        elif libc.mmap(None, 4096, 3, 0x8001, ring_, 0) == 2 ** 64 - 1:     # MAP_SHARED | MAP_POPULATE
+            return None
+        os.close(ring_)
+        try:
+            capdrop.drop(security_of())
+        except capdrop.RefusedError as e:
+            return str(e)
+        return 'dropped with an io_uring of root'
+    answer = in_child(child)
+    need(answer is not None, 'needs io_uring')
+    assert 'io_uring' in answer and 'dropped' not in answer
