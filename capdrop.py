@@ -188,7 +188,8 @@ SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
 LIMIT = 64 << 20                                # bytes, of all files together
 _STOPS = bytes.maketrans(b'\t\r\n\v\f#"\'={}[]()', b' ' * 15)    # what ends a word -> blank
 _PATTERN_STOPS = bytes.maketrans(b'\t\r{', b'   ')
-_CONTINUED = bytes(range(0x80, 0xc0))            # UTF-8: not the first byte of a character
+_BYTES = bytes(range(256))
+_CONTINUED = _BYTES[0x80:0xc0]                  # UTF-8: not the first byte of a character
 _CURLY = '\u201c\u201d\u2018\u2019'
 
 
@@ -531,9 +532,9 @@ class _Reader:
 # Passing over whole foreign stanzas at once.  A stretch that ends with the } of a line's start is whole if, with all
 # but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
 # read token by token.
-_NOT_OURS = bytes(range(256)).translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
+_NOT_OURS = _BYTES.translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
 _OURS = tuple(option.encode() for option in OPTIONS) + (b'\n',)     # the last: the name may stand before a comment
-_PLAIN = bytes(range(256)).translate(None, b'{}()[]"#\n/*\\')
+_PLAIN = _BYTES.translate(None, b'{}()[]"#\n/*\\')
 
 
 def _leap(source):
@@ -843,7 +844,8 @@ class Linux:
         self.ask = function(libc, 'prctl', 'i')                 # with numbers made once it takes half of the time
         self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
         self.header = self.words(0x20080522)                    # _LINUX_CAPABILITY_VERSION_3; 0, this thread
-        self.zero, self.is_set, *self.numbers = map(kinds['L'], (0, PR_CAP_AMBIENT_IS_SET, *range(65)))
+        self.zero, self.is_set, self.add, *self.numbers = map(
+            kinds['L'], (0, PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, *range(65)))
         answers = [self.ask(PR_CAPBSET_READ, n) for n in self.numbers]
         count = answers.index(-1) if -1 in answers else 64
         del self.numbers[count:64]
@@ -1128,15 +1130,15 @@ class Linux:
             ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
             last,
             ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each of {0})', self.each, ambient,
-                         PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE),
+                         PR_CAP_AMBIENT, self.add),
             goal.no_new_privs and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         ]
 
     def each(self, bits, *args):
-        rest = (0,) * (4 - len(args))
-        for n in range(64):
-            if bits >> n & 1:
-                self.prctl(*args, n, *rest)
+        rest = (self.zero,) * (4 - len(args))
+        for n in self.numbers[:-1]:
+            if bits >> n.value & 1 and self.ask(*args, n, *rest):
+                raise OSError(self.errno(), os.strerror(self.errno()), 'prctl')
 
     def undump(self):
         self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
