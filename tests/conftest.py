@@ -1,6 +1,9 @@
 """What the tests share.  No test drops privileges in the test process: in_child forks first."""
+import fcntl
 import os
 import pickle
+import socket
+import struct
 import subprocess
 import sys
 import traceback
@@ -69,6 +72,12 @@ def pickle_safe(e):
         return True
     except Exception:
         return False
+
+
+def loopback_up():
+    """In a network namespace of one's own, in which it is down."""
+    with socket.socket() as lo:                 # SIOCSIFFLAGS, IFF_UP of linux/sockios.h and linux/if.h
+        fcntl.ioctl(lo, 0x8914, struct.pack('16sH22x', b'lo', 1))
 
 
 def run(*args, **options):

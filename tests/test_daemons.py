@@ -23,7 +23,7 @@ import traceback
 
 import pytest
 
-from conftest import SCRIPT, TOP, in_child, need, need_root, run_command
+from conftest import SCRIPT, TOP, in_child, loopback_up, need, need_root, run_command
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -92,8 +92,7 @@ def settle():
             os.mkdir('/opt/' + name)
             c('mount', os.fsencode(path), os.fsencode('/opt/' + name), None, MS_BIND | MS_REC, None)
     os.close(opt)
-    with socket.socket() as lo:             # up
-        c('ioctl', lo.fileno(), 0x8914, struct.pack('16sH22x', b'lo', 0x41))
+    loopback_up()
     with open('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'w') as file:
         file.write('1024')                  # or any user could bind any port, and nothing here would prove anything
     os.environ.clear()
