@@ -769,6 +769,7 @@ ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 
 CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
 CLONE_THREAD, POLLOUT = 0x10000, 4                                      # linux/sched.h, asm/poll.h
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
+IO_URING = 'anon_inode:[io_uring]'                                      # its name in /proc
 NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
              'Buildroot: BR2_PACKAGE_LIBCAP)')
 
@@ -1061,7 +1062,7 @@ class Linux:
             [n for n in range(16) if self.ring(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
              self.errno() == errno.EBADFD] and          # one that is not enabled yet
             'an io_uring is registered without a descriptor: its requests keep the rights of now',
-            not exec and b'anon_inode:[io_uring]' in (_quietly(self.maps) or b'') and       # exec ends it
+            not exec and IO_URING in (_quietly(self.contents, '/proc/self/maps') or '') and       # exec ends it
             'an io_uring is mapped without a descriptor: its requests keep the rights of now: unmap it',
             missing and '%s: not in this process\'s permitted set%s' % (
                 missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
@@ -1081,15 +1082,10 @@ class Linux:
         return [text for text in refusals if text], warnings
 
     @staticmethod
-    def maps():
-        with open('/proc/self/maps', 'rb') as file:
-            return file.read()
-
-    @staticmethod
     def contents(path):
         fd = os.open(path, os.O_RDONLY)         # open() costs four times as much
         try:
-            return os.read(fd, 4096).decode('utf-8', 'replace').strip()
+            return b''.join(iter(lambda: os.read(fd, 65536), b'')).decode('utf-8', 'replace').strip()
         finally:
             os.close(fd)
 
@@ -1408,7 +1404,7 @@ def _descriptors(p):
         st = _quietly(os.fstat, fd) if fd != p.platform.tasks else None     # or it is the listing's own, closed again
         kind = st and stat.S_IFMT(st.st_mode)
         path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) if kind in (0, stat.S_IFREG, stat.S_IFDIR) else ''
-        if path == 'anon_inode:[io_uring]':     # of no type today
+        if path == IO_URING:                    # of no type today
             refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
         elif kind == stat.S_IFDIR and jailed:
             refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (
