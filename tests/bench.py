@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 
-CAPDROP = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'capdrop.py')
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CAPDROP, INSTALLED = os.path.join(TOP, 'capdrop.py'), os.path.join(TOP, 'docs', 'capdrop')
 ENV = dict({name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'LC_', 'LANG'))},
            LC_ALL='C.UTF-8')
 USER, GROUP, GROUPS, CAPS = 'daemon', 'daemon', ('mail', 'lp'), ('net_bind_service', 'kill')
@@ -313,7 +314,8 @@ def prepare(top, python, directory):
     (home, site), limit, conf = venv(top + '/venv', python), top + '/limit', write(top + '/job.conf', CONF)
     shutil.copy(CAPDROP, top)
     shutil.copy(CAPDROP, site)                  # and its cache, after the first round: as installed
-    script = '#!%s\nimport sys\nfrom capdrop import main\nsys.exit(main())\n' % home
+    with open(INSTALLED) as file:               # pip puts the interpreter into its first line
+        script = '#!%s\n%s' % (home, file.read().partition('\n')[2])
     installed, job = write(top + '/venv/bin/capdrop', script, 0o755), [USER, GROUP] + list(GROUPS) + [TEXT]
     big = write(top + '/big.conf', ''.join(STANZAS % ((n,) * 5) for n in range(10000000 // len(STANZAS))) + CONF)
     compiled = shutil.which('cc') and not subprocess.call(

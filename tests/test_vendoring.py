@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from conftest import SCRIPT, need, need_root, run_command
+from conftest import SCRIPT, TOP, need, need_root, run_command
 from test_linux import BIND, ends, fields, jail     # noqa: F401
 
 NEVER = ('re', 'argparse', 'enum', 'dataclasses', 'typing', 'json', 'traceback', 'ctypes.util', 'subprocess', 'difflib',
@@ -55,6 +55,51 @@ def test_it_is_one_program_however_it_is_started(alone):
             sys.executable, '-c', 'import capdrop, sys; sys.exit(capdrop.main(["-h"]))']:
         done = run_command(command, cwd=alone)
         assert (done.returncode, done.stdout, done.stderr) == (0, wanted.stdout, '')
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """`pip install .` into a directory of its own."""
+    top, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('target')
+    for name in 'pyproject.toml', 'README.md', 'capdrop.py', 'solaris_priv.py':
+        shutil.copy(os.path.join(TOP, name), str(top))
+    shutil.copytree(os.path.join(TOP, 'docs'), str(top / 'docs'))
+    done = run_command([sys.executable, '-m', 'pip', 'install', '--quiet', '--target', str(target), str(top)])
+    need(done.returncode == 0, 'needs pip, and what pip gets: ' + done.stderr)
+    return str(target)
+
+
+with_pip = pytest.mark.skipif(sys.version_info < (3, 7), reason='setuptools that reads pyproject.toml needs Python 3.7')
+
+
+@linux
+@with_pip
+def test_installed_command_does_its_job_and_imports_no_more_than_that(installed):
+    need_root()
+    planted = os.path.join(installed, 'bin', 'capdrop.py')
+    with open(planted, 'w') as file:
+        file.write('raise SystemExit("the module beside the command ran")')
+    command = [os.path.join(installed, 'bin', 'capdrop'), 'exec', '-q', '--user', '1111', '--group', '4321',
+               '--capabilities', 'cap_net_bind_service+ep', '--', '/bin/cat', '/proc/self/status']
+    try:
+        for how in [], [sys.executable, '-S', '-X', 'importtime']:
+            done = run_command(how + command, env={'PYTHONPATH': installed})
+            assert done.returncode == 0, done.stderr
+            assert fields(done.stdout) == ends(1111, 4321, caps=BIND, CapInh=BIND, CapAmb=BIND)
+            imported = set(re.findall(r'^import time: .*\| +(\S+)$', done.stderr, re.M))
+            assert ('capdrop' in imported) == bool(how) and not imported & set(NEVER)
+    finally:
+        os.remove(planted)
+
+
+@with_pip
+def test_installing_brings_both_modules_the_command_and_its_page(installed):
+    for name in 'capdrop.py', 'solaris_priv.py', 'share/man/man8/capdrop.8':
+        assert os.path.getsize(os.path.join(installed, name))
+    with open(os.path.join(installed, 'bin', 'capdrop')) as file:
+        assert file.readline() == '#!%s\n' % sys.executable
+    done = run_command([os.path.join(installed, 'bin', 'capdrop'), '--version'], env={'PYTHONPATH': installed})
+    assert (done.returncode, done.stdout) == (0, 'capdrop 1.0\n')
 
 
 LOADED = """
