@@ -662,10 +662,9 @@ class State:
 
     def differences(self, other: 'State') -> 'List[Tuple[str, Any, Any]]':
         """[(field, in this one, in the other)]; the primary group in the list of groups makes no difference."""
-        key = lambda state, name: (set(state.groups) - {state.gid[0]} if name == 'groups' else
-                                   getattr(state, name, None))
-        return [(name, value, getattr(other, name, None)) for name, value in self.fields().items()
-                if key(self, name) != key(other, name)]
+        mine, others = (dict(state.fields(), groups=set(state.groups) - {state.gid[0]}) for state in (self, other))
+        return [(name, getattr(self, name), getattr(other, name, None)) for name in mine
+                if mine[name] != others.get(name)]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and not self.differences(other)
