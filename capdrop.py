@@ -808,8 +808,8 @@ class Linux:
             import _ctypes          # what ctypes is made of: the rest of it takes longer to import than a drop takes
             libc = _ctypes.dlopen(None, 0)
             kinds = {code: type('c_' + code, (_ctypes._SimpleCData,), {'_type_': code}) for code in 'iILzP'}
-            function_type = type('Function', (_ctypes.CFuncPtr,), {
-                '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO})
+            function_type = type('Function', (_ctypes.CFuncPtr,), {     # PYTHONAPI: no other thread runs during a call
+                '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO | _ctypes.FUNCFLAG_PYTHONAPI})
             dlsym, self.errno = _ctypes.dlsym, _ctypes.get_errno
         except (ImportError, AttributeError, OSError) as e:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
