@@ -55,8 +55,8 @@ Datasource "cache%d" {
 # The calls that capdrop makes to look, to change, to look again, to try to regain and to look once more.  `run`
 # measures a program from this small process: a child's peak memory begins with that of the process it is forked from.
 C = '#define _GNU_SOURCE\n' + ''.join('#include <%s.h>\n' % name for name in (
-    'fcntl grp linux/capability pwd sched stdint stdio stdlib string sys/fsuid sys/prctl sys/resource sys/stat '
-    'sys/syscall sys/wait time unistd').split()) + r'''
+    'dirent errno fcntl grp limits linux/capability pwd sched signal stdint stdio stdlib string sys/fsuid sys/prctl '
+    'sys/resource sys/stat sys/syscall sys/wait time unistd').split()) + r'''
 typedef void *cap_t;                            /* libcap's header need not be installed */
 cap_t cap_from_text(const char *), cap_copy_int(const void *);
 ssize_t cap_copy_ext(void *, cap_t, ssize_t);
@@ -101,15 +101,49 @@ static cap_t make(uint64_t effective, uint64_t permitted, uint64_t inheritable) 
   cap_t cap = cap_copy_int(ext); must(cap != NULL, "cap_copy_int"); return cap;
 }
 static gid_t group(const char *name) { struct group *g = getgrnam(name); must(g != NULL, name); return g->gr_gid; }
-static void job(char **arg, int launching) {    /* user group group1 group2 text */
-  struct state found, goal, now; unsigned char ext[64]; uint64_t set = 0;
+static int contains(const char *path, const char *what) {       /* the whole of a file of /proc */
+  static char text[1 << 20]; size_t size = 0; ssize_t n; int fd = open(path, O_RDONLY | O_CLOEXEC);
+  must(fd >= 0, path);
+  while ((n = read(fd, text + size, sizeof text - 1 - size)) > 0) size += n;
+  must(n == 0 && !close(fd), path); text[size] = 0; return strstr(text, what) != NULL;
+}
+static int may_enter(const struct stat *st, uid_t u, gid_t g, const gid_t *groups) {
+  int other = st->st_gid == g || st->st_gid == groups[0] || st->st_gid == groups[1] ? 3 : 0;
+  return st->st_mode >> (st->st_uid == u ? 6 : other) & 1;
+}
+/* What capdrop looks at besides, before the first change; `library` is a file of Python's, absent for a launch. */
+static void check(uid_t u, gid_t g, const gid_t *groups, const char *library) {
+  char name[64], path[PATH_MAX], *slash; struct stat st; siginfo_t info; struct dirent *entry; DIR *fds;
+  must(!contains("/proc/self/setgroups", "deny"), "setgroups");
+  for (int n = 0; n < 16; n++)                  /* io_uring_enter(2), IORING_ENTER_REGISTERED_RING */
+    must(syscall(426, n, 0, 0, 16, NULL, 0) && errno != EBADFD, "io_uring registered");
+  must(!library || !contains("/proc/self/maps", "anon_inode:[io_uring]"), "io_uring mapped");
+  must((fds = opendir("/proc/self/fd")) != NULL, "/proc/self/fd");
+  while ((entry = readdir(fds)))
+    if (entry->d_name[0] != '.' && !fstat(atoi(entry->d_name), &st) &&
+        (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || !(st.st_mode & S_IFMT))) {
+      sprintf(name, "/proc/self/fd/%s", entry->d_name);
+      ssize_t n = readlink(name, path, sizeof path - 1); must(n > 0, name);
+      path[n] = 0; must(strcmp(path, "anon_inode:[io_uring]"), "io_uring");
+    }
+  closedir(fds);
+  waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
+  if (library && realpath(library, path))
+    for (slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+      *slash = 0; may_enter((stat(path, &st), &st), u, g, groups); *slash = '/';
+    }
+}
+static void job(char **arg, int launching, int checking) {      /* user group group1 group2 text library */
+  struct state found, goal, now; unsigned char ext[64]; uint64_t set = 0; sigset_t all, mask; struct stat st;
   struct passwd *user = getpwnam(arg[0]); must(user != NULL, arg[0]);
   uid_t u = user->pw_uid; gid_t g = group(arg[1]), groups[2] = {group(arg[2]), group(arg[3])};
   cap_t cap = cap_from_text(arg[4]); must(cap && cap_copy_ext(ext, cap, sizeof ext) == 29, arg[4]); cap_free(cap);
   for (int i = 0; i < 8; i++) set |= (uint64_t)ext[6 + 3 * i] << 8 * i;
   for (last = 0; prctl(PR_CAPBSET_READ, last + 1, 0, 0, 0) >= 0; last++) ;
+  sigfillset(&all); must(!sigprocmask(SIG_SETMASK, &all, &mask), "sigprocmask");
   must((tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0, "/proc/self/task");
   look(&found); must((found.permitted & set) == set && found.threads == 1, "rights");
+  if (checking) check(u, g, groups, launching ? NULL : arg[5]);
   goal = found; memset(goal.groups, 0, sizeof goal.groups);
   for (int i = 0; i < 4; i++) { goal.uid[i] = u; goal.gid[i] = g; }
   goal.count = 2; goal.groups[0] = groups[0]; goal.groups[1] = groups[1];
@@ -129,7 +163,7 @@ static void job(char **arg, int launching) {    /* user group group1 group2 text
   must(setresuid(0, 0, 0) && setresgid(0, 0, 0) && setgroups(found.count, found.groups) && cap_set_proc(before),
        "regain");
   look(&now); must(!memcmp(&now, &goal, sizeof goal), "reading back again");
-  close(tasks);
+  must(!close(tasks) && fstat(tasks, &st) && !sigprocmask(SIG_SETMASK, &mask, NULL), "end");
 }
 static double cpu(void) {
   struct timespec t; clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); return t.tv_sec + t.tv_nsec / 1e9;
@@ -142,10 +176,12 @@ int main(int argc, char **argv) {
     must(wait4(pid, &status, 0, &r) == pid, "wait4");
     printf("@ %ld %ld %d\n", (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000000 + r.ru_utime.tv_usec +
            r.ru_stime.tv_usec, r.ru_maxrss, status);
-  } else if (!strcmp(argv[1], "time")) {
+  } else if (!strcmp(argv[1], "exec")) {
+    job(argv + 2, 1, 1); execv(argv[7], argv + 7); return 126;
+  } else {                                      /* time: with the checks; unchecked: without */
     getpwnam(argv[2]); group(argv[3]); group(argv[4]); group(argv[5]);
-    double start = cpu(); job(argv + 2, 0); printf("%.9f\n", cpu() - start);
-  } else { job(argv + 2, 1); execv(argv[7], argv + 7); return 126; }
+    double start = cpu(); job(argv + 2, 0, !strcmp(argv[1], "time")); printf("%.9f\n", cpu() - start);
+  }
   return 0;
 }
 '''
@@ -201,7 +237,8 @@ print(time.process_time() - start)""" % (USER, (GROUP,) + GROUPS)
 IMPORT = 'import sys, time; start = time.process_time(); import %s; print(time.process_time() - start)'
 COMMAND = '<command>'                           # in a launcher's arguments: what it launches
 PASS, AGAIN, LIMIT = 'python3 -c pass', 'python3 -c pass, again', 'the same in C'
-CACHED, SCRIPT, SAME = 'capdrop exec, installed', 'python3 -I capdrop.py exec', 'drop() in C'
+CACHED, SCRIPT = 'capdrop exec, installed', 'python3 -I capdrop.py exec'
+SAME, BARE = 'drop() in C', 'drop() in C, without the checks'
 DROP, FIRST, LOAD, WC = 'drop()', 'drop(), loading libcap first', 'capdrop.load() of 10 MB', 'wc of 10 MB'
 OURS, THEIRS = 'import capdrop', 'import ctypes, os, pwd, grp'
 GOALS = [                                       # what, to what, which figure, at most
@@ -327,8 +364,10 @@ def prepare(top, python, directory):
     for name, before in ((DROP, 'capdrop.state()'), (FIRST, '')):
         found.append(Contender(name, 'drop', [home, '-c', IN_PROCESS % (conf, before)], own_clock=True))
     if compiled:
-        found += [Contender(SAME, 'drop', [limit, 'time'] + job, own_clock=True),
-                  Contender(LIMIT, 'launcher', [limit, 'exec'] + job + [COMMAND])]
+        library = location(home, 'os', []) + '/os.py'
+        found += [Contender(name, 'drop', [limit, verb] + job + [library], own_clock=True)
+                  for name, verb in ((SAME, 'time'), (BARE, 'unchecked'))]
+        found.append(Contender(LIMIT, 'launcher', [limit, 'exec'] + job + [COMMAND]))
     found += [Contender(LOAD, 'load', [home, '-c', 'import capdrop; capdrop.load(%r)' % big]),
               Contender(WC, 'load', ['wc', big])]
     found += [Contender(name, 'import', [home, '-c', IMPORT % name[7:]], own_clock=True) for name in (OURS, THEIRS)]
