@@ -590,20 +590,25 @@ def loads(text: str, name: str = '<string>') -> Security:
     return reader.finish(name)
 
 
+def _components(path):
+    """An absolute path and the directories above it, from the root on."""
+    names = [name for name in path.split('/') if name]
+    return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
+
+
 def _writers(path):
     """Who besides root could replace or write an absolute path without symbolic links: [(component, kind, id)].
 
     What root alone can write root alone can swap, so a component is looked at only below ones that stand still.
     """
-    found, parts = [], [part for part in path.split('/') if part]
-    for depth in range(len(parts) + 1):
-        component = '/' + '/'.join(parts[:depth])
+    found, components = [], _components(path)
+    for component in components:
         st = os.lstat(component)
         if stat.S_ISLNK(st.st_mode):
             raise OSError(errno.ELOOP, 'a symbolic link', component)
         if st.st_uid:
             found.append((component, 'user', st.st_uid))
-        if st.st_mode & stat.S_ISVTX and depth < len(parts):
+        if st.st_mode & stat.S_ISVTX and component != components[-1]:
             continue                            # only owners can replace what is in it
         if st.st_mode & 0o002:
             found.append((component, 'everyone', None))
@@ -658,7 +663,9 @@ class State:
 
     def fields(self) -> 'Dict[str, Any]':
         """All but the warnings: {name: value}."""
-        return {name: value for name, value in vars(self).items() if name != 'warnings'}
+        fields = dict(vars(self))
+        del fields['warnings']
+        return fields
 
     def differences(self, other: 'State') -> 'List[Tuple[str, Any, Any]]':
         """[(field, in this one, in the other)]; the primary group in the list of groups makes no difference."""
@@ -782,7 +789,7 @@ class CapSet(int):
     """A capability set: bit n is capability n (capabilities(7)).  Iterates over and prints as the names."""
 
     def __iter__(self):
-        return (_platform().name(n) for n in range(64) if self >> n & 1)
+        return (_platform().name(n) for n in range(self.bit_length()) if self >> n & 1)
 
     def __str__(self):
         missing = CapSet(_platform().every & ~self)
@@ -938,8 +945,11 @@ class Linux:
         """A set from the answers of prctl, one for each bit and the last for 64, which is no capability anywhere; None
         where the kernel has no such set."""
         *bits, beyond = answers
-        if beyond == -1 and self.errno() == errno.EINVAL and set(bits) in ({0, 1}, {0}, {1}, {-1}):
-            return None if -1 in bits else CapSet(sum(map(int.__lshift__, bits, range(64))))
+        if beyond == -1 and self.errno() == errno.EINVAL:
+            if bits and set(bits) <= {0, 1}:
+                return CapSet(sum(map(int.__lshift__, bits, range(64))))
+            if set(bits) == {-1}:
+                return None
         raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
 
     def read(self):
@@ -1450,8 +1460,7 @@ def _warn(p, uid, gid, groups, user):
     option, powerful = p.platform.option, p.platform.powerful(p.want) if p.want is not None else ()
     children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # or ECHILD
     library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
-    closed = [library[:i] for i, c in enumerate(library)
-              if c == '/' and i and not _may_enter(library[:i], uid, gid, groups)]
+    closed = [path for path in _components(library)[1:-1] if not _may_enter(path, uid, gid, groups)]
     p.note('user', uid == 0 and p.want is None and 'user is root and %s is absent: root keeps everything' % option)
     p.note('user', uid == 0 and p.want is not None and 'uid 0 still owns /etc and /proc/sys: this is not confinement')
     p.note('group', uid != 0 and (gid == 0 or 0 in groups) and
