@@ -186,21 +186,24 @@ INCLUDES = (b'include', b'readonly_include')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
 LIMIT = 64 << 20                                # bytes, of all files together
-_STOPS = bytes.maketrans(b'\t\r\n\v\f#"\'={}[]()', b' ' * 15)    # what ends a word -> blank
 _PATTERN_STOPS = bytes.maketrans(b'\t\r{', b'   ')
 _BYTES = bytes(range(256))
+_IN_WORD = _BYTES.translate(None, BLANK + b'#"\'={}[]()')
+_IN_STRING = _BYTES.translate(None, b'"\\')
 _CONTINUED = _BYTES[0x80:0xc0]                  # UTF-8: not the first byte of a character
 _CURLY = '\u201c\u201d\u2018\u2019'
 
 
 class _Source:
     """One file's bytes and a position in them; errors know line and column."""
+    pos = barrier = 0
+    window = 1024                               # see _leap
+    counted = 0, 1, 1                           # an offset, its line and column, so that nothing is counted twice
+
     def __init__(self, name, data, directory='', public=True):
         if data.startswith(b'\xef\xbb\xbf'):
             data = data[3:]
         self.name, self.data, self.directory, self.public = name, data, directory, public
-        self.pos, self.barrier, self.window = 0, 0, 1024       # see _leap
-        self.counted = 0, 1, 1                  # an offset, its line and column, so that nothing is counted twice
         if b'\0' in data:
             raise self.error(data.find(b'\0'), 'a NUL byte: this is not a text file')
         at = 0
@@ -211,13 +214,14 @@ class _Source:
                 raise self.error(at + e.start, 'not valid UTF-8') from None
 
     def place(self, offset):
-        seen, line, column = self.counted if offset >= self.counted[0] else (0, 1, 1)
-        line += self.data.count(b'\n', seen, offset)
+        """(file, line, column), of an offset that is not before the last one asked for."""
+        seen, line, column = self.counted
         begin = self.data.rfind(b'\n', seen, offset) + 1
         if begin:
+            line += self.data.count(b'\n', seen, begin)
             seen, column = begin, 1
-        column += sum(len(self.data[at:min(at + 65536, offset)].translate(None, _CONTINUED))
-                      for at in range(seen, offset, 65536))             # in pieces: the line may be most of the file
+        for at in range(seen, offset, 65536):   # in pieces: the line may be most of the file
+            column += len(self.data[at:min(at + 65536, offset)].translate(None, _CONTINUED))
         self.counted = offset, line, column
         return self.name, line, column
 
@@ -225,12 +229,14 @@ class _Source:
         """A ConfigError here; `text`, from the file, stands for %s in the message if everyone may read the file."""
         excerpt = ''
         if text is not None:
-            message %= '"%s"' % _printable(text.decode('utf-8', 'replace')[:60]) if self.public else 'this'
+            message %= '"%s"' % _printable(text.decode()[:60]) if self.public else 'this'
         if self.public:
             start = max(self.data.rfind(b'\n', 0, offset) + 1, offset - 60)
-            before, line = (self.data[start:end].partition(b'\n')[0] for end in (offset, offset + 60))
-            before, line = (_printable(part.decode('utf-8', 'replace').replace('\t', ' ')) for part in (before, line))
+            before, line = (
+                _printable(self.data[start:end].partition(b'\n')[0].decode('utf-8', 'replace').replace('\t', ' '))
+                for end in (offset, offset + 60))
             excerpt = '%s\n%s^' % (line.rstrip(), ' ' * len(before))
+        self.counted = _Source.counted          # an error may be before what was counted
         return ConfigError(message, *self.place(offset), excerpt)
 
     def unclosed(self, bracket, offset):
@@ -238,55 +244,46 @@ class _Source:
 
     def token(self, after_name=False):
         """The next token: (kind, text, offset).  kind is 'word', 'string', one of = ' { } ( ) [ ], or '' at the end."""
-        data, pos = self.data, self.pos
-        while True:
-            piece = data[pos:pos + 256]         # never the whole rest: that would be quadratic
-            rest = piece.lstrip(BLANK)
-            pos += len(piece) - len(rest)
-            if rest[:1] == b'#':
-                pos = self.find(b'\n', pos)
-            elif data.startswith(b'/*', pos):
-                end = data.find(b'*/', pos + 2)
-                if end < 0:
-                    raise self.error(pos, 'this comment is never closed')
-                pos = end + 2
-            elif rest or not piece:
-                break
-        kind = rest[:1].decode('latin-1')
+        data, pos = self.data, self.past(BLANK, self.pos)
+        while data.startswith((b'#', b'/*'), pos):
+            end = self.find(b'\n', pos) if data.startswith(b'#', pos) else self.find(b'*/', pos + 2) + 2
+            if end > len(data):
+                raise self.error(pos, 'this comment is never closed')
+            pos = self.past(BLANK, end)
+        self.pos = end = self.past(_IN_WORD, pos)
+        if end > pos:
+            if after_name and data.startswith(b'/', pos) and data[pos - 1:pos] in b' \t':
+                self.pos = end = self.pattern_end(pos, end)
+            elif b'/*' in data[pos:end]:
+                raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
+            return 'word', data[pos:end], pos
+        kind = data[pos:pos + 1].decode()
         if kind == '"':
             self.pos = self.string_end(pos)
             return 'string', data[pos + 1:self.pos - 1], pos
-        if kind in '={}()[]\'':                 # also '', the end
-            self.pos = pos + len(kind)
-            return kind, rest[:1], pos
-        self.pos = end = self.word_end(pos)
-        if after_name and kind == '/' and data[pos - 1:pos] in b' \t':
-            self.pos = end = self.pattern_end(pos, end)
-        elif b'/*' in data[pos:end]:
-            raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
-        return 'word', data[pos:end], pos
+        self.pos += len(kind)
+        return kind, data[pos:self.pos], pos
 
     def find(self, what, start):
         at = self.data.find(what, start)
         return at if at >= 0 else len(self.data)
 
-    def string_end(self, start):
-        end = start
+    def past(self, those, pos):
+        """The first offset from `pos` on whose byte is none of `those`."""
         while True:
-            end = back = self.data.find(b'"', end + 1)
-            if end < 0:
-                raise self.error(start, 'this string is never closed')
-            while self.data[back - 1] == 92:    # \
-                back -= 1
-            if (end - back) % 2 == 0:
-                return end + 1
+            piece = self.data[pos:pos + 256]    # never the whole rest: that would be quadratic
+            rest = piece.lstrip(those)
+            pos += len(piece) - len(rest)
+            if rest or not piece:
+                return pos
 
-    def word_end(self, end):
-        while True:
-            piece = self.data[end:end + 256].translate(_STOPS)
-            end += len(piece.partition(b' ')[0])
-            if b' ' in piece or not piece:
-                return end
+    def string_end(self, start):
+        end = self.past(_IN_STRING, start + 1)
+        while self.data.startswith(b'\\', end):
+            end = self.past(_IN_STRING, end + 2)
+        if end >= len(self.data):
+            raise self.error(start, 'this string is never closed')
+        return end + 1
 
     def pattern_end(self, start, end):
         """Where /regex/, an instance without quotation marks, ends: at the first / before a blank or { on its line."""
