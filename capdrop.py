@@ -182,7 +182,7 @@ class Security:
 
 BLANK = b' \t\r\n\v\f'
 OPEN = {'{': '}', '(': ')', '[': ']'}
-INCLUDES = (b'include', b'readonly_include')
+INCLUDES = ('include', 'readonly_include')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
 LIMIT = 64 << 20                                # bytes, of all files together
@@ -191,7 +191,9 @@ _BYTES = bytes(range(256))
 _IN_WORD = _BYTES.translate(None, BLANK + b'#"\'={}[]()')
 _IN_STRING = _BYTES.translate(None, b'"\\')
 _CONTINUED = _BYTES[0x80:0xc0]                  # UTF-8: not the first byte of a character
-_CURLY = '\u201c\u201d\u2018\u2019'
+_CURLY = set('\u201c\u201d\u2018\u2019')
+_TAKES = ('=', 'expected = after %s'), (('word', 'string'), '%s takes one word or string')     # tokens after an option
+_TAKES_LIST = _TAKES[0], (('word', 'string', '('), '%s takes a list: ( "mail" "adm" )')
 
 
 class _Source:
@@ -411,7 +413,7 @@ class _Reader:
             elif not kind:
                 return
             elif kind == 'word' and not stack:
-                self.item(source, raw.lower(), at)
+                self.item(source, raw.lower().decode(), at)
             name = raw.lower() if stack and kind == 'word' and before != '=' else b''
             before = kind
 
@@ -421,20 +423,20 @@ class _Reader:
         kind, raw, here = source.token(after_name=True)
         if name in INCLUDES:
             self.include(source, kind, raw, here)
-        elif name == b'security':
+        elif name == 'security':
             if kind != '{':
                 raise source.error(here, 'the Security stanza has no name and no =: write Security {')
             self.stanzas += 1
             self.options(source, here)
         elif kind == '=':
             kind, raw, here = source.token()
-            if name == b'local_changes_file' and kind in ('word', 'string'):
-                self.local = source, self.path(source, _text(kind, raw), here), here
-            elif name.decode() in OPTIONS:
-                self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name.decode()))
             if kind not in ('word', 'string'):
                 source.pos = here               # what a bracket encloses is passed over next
-        elif kind in ('word', 'string') and source.token()[0] == '{':
+            elif name == 'local_changes_file':
+                self.local = source, self.path(source, _text(kind, raw), here), here
+            if name in OPTIONS:
+                self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name))
+        elif kind == 'word' and source.token()[0] == '{':
             source.pos -= 1                     # the {, likewise
         else:
             source.pos = start                  # a word on its own: what follows it starts the next item
@@ -451,20 +453,17 @@ class _Reader:
                 return
             if not kind:
                 raise source.unclosed('{', opened)
-            option = raw.lower().decode() if kind == 'word' else ''
-            if raw.lower() in INCLUDES:
+            option = raw.lower().decode()
+            if option in INCLUDES:
                 raise source.error(at, 'include does not work inside Security: give the file a Security { } of its own')
-            if option not in OPTIONS:
-                guess = _nearest(option, OPTIONS) if source.public and option else ''
+            if kind != 'word' or option not in OPTIONS:
+                guess = _nearest(option, OPTIONS) if source.public and kind == 'word' else ''
                 raise source.error(at, 'Security has no option %%s%s; it has %s' % (
                     guess and ' (did you mean %s?)' % guess, ', '.join(OPTIONS)), raw)
-            kind, _, here = self.strict(source)
-            if kind != '=':
-                raise source.error(here if kind else at, 'expected = after %s' % option)
-            kind, raw, here = self.strict(source)
-            if kind not in ('word', 'string') and (kind != '(' or option != 'supplemental_groups'):
-                raise source.error(here if kind else at, '%s takes %s' % (
-                    option, 'a list: ( "mail" "adm" )' if option == 'supplemental_groups' else 'one word or string'))
+            for kinds, message in _TAKES_LIST if option == 'supplemental_groups' else _TAKES:
+                kind, raw, here = self.strict(source)
+                if not kind or kind not in kinds:
+                    raise source.error(here if kind else at, message % option)
             start = here + (kind == 'string')
             place = source.place(start)
             value = self.group_list(source, here) if kind == '(' else raw.decode()
@@ -497,7 +496,7 @@ class _Reader:
         if kind == "'":
             raise source.error(at, 'a single quote: use " for strings')
         if kind == 'word':
-            if set(raw.decode()) & set(_CURLY):
+            if _CURLY & set(raw.decode()):
                 raise source.error(at, 'a typographic quotation mark: use "')
             if b';' in raw:
                 raise source.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
