@@ -181,7 +181,7 @@ class Security:
 
 
 BLANK = b' \t\r\n\v\f'
-OPEN = {'{': '}', '(': ')', '[': ']'}
+CLOSE = {'': '', '{': '}', '(': ')', '[': ']'}  # the end of a file closes its global level
 INCLUDES = ('include', 'readonly_include')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
@@ -192,7 +192,7 @@ _IN_WORD = _BYTES.translate(None, BLANK + b'#"\'={}[]()')
 _IN_STRING = _BYTES.translate(None, b'"\\')
 _CONTINUED = _BYTES[0x80:0xc0]                  # UTF-8: not the first byte of a character
 _CURLY = set('\u201c\u201d\u2018\u2019')
-_TAKES = ('=', 'expected = after %s'), (('word', 'string'), '%s takes one word or string')     # tokens after an option
+_TAKES = (('=',), 'expected = after %s'), (('word', 'string'), '%s takes one word or string')  # what follows an option
 _TAKES_LIST = _TAKES[0], (('word', 'string', '('), '%s takes a list: ( "mail" "adm" )')
 
 
@@ -242,7 +242,7 @@ class _Source:
         return ConfigError(message, *self.place(offset), excerpt)
 
     def unclosed(self, bracket, offset):
-        return self.error(offset, 'missing %s: this %s is never closed' % (OPEN[bracket], bracket))
+        return self.error(offset, 'missing %s: this %s is never closed' % (CLOSE[bracket], bracket))
 
     def token(self, after_name=False):
         """The next token: (kind, text, offset).  kind is 'word', 'string', one of = ' { } ( ) [ ], or '' at the end."""
@@ -261,8 +261,13 @@ class _Source:
             return 'word', data[pos:end], pos
         kind = data[pos:pos + 1].decode()
         if kind == '"':
-            self.pos = self.string_end(pos)
-            return 'string', data[pos + 1:self.pos - 1], pos
+            end = self.past(_IN_STRING, pos + 1)
+            while data.startswith(b'\\', end):
+                end = self.past(_IN_STRING, end + 2)
+            if end >= len(data):
+                raise self.error(pos, 'this string is never closed')
+            self.pos = end + 1
+            return 'string', data[pos + 1:end], pos
         self.pos += len(kind)
         return kind, data[pos:self.pos], pos
 
@@ -278,14 +283,6 @@ class _Source:
             pos += len(piece) - len(rest)
             if rest or not piece:
                 return pos
-
-    def string_end(self, start):
-        end = self.past(_IN_STRING, start + 1)
-        while self.data.startswith(b'\\', end):
-            end = self.past(_IN_STRING, end + 2)
-        if end >= len(self.data):
-            raise self.error(start, 'this string is never closed')
-        return end + 1
 
     def pattern_end(self, start, end):
         """Where /regex/, an instance without quotation marks, ends: at the first / before a blank or { on its line."""
@@ -393,28 +390,26 @@ class _Reader:
 
     def items(self, source):
         """One file: at the global level items, in brackets nothing but strings, comments and brackets."""
-        stack, name, before = [], b'', ''       # open brackets and where; in them, the last token and, no value, word
-        while True:
-            if not stack:
+        stack = [('', 0)]                       # open brackets and where
+        name, before = b'', ''                  # in them: the last token if it is a word and no value; its kind
+        while stack:
+            bracket, opened = stack[-1]
+            if not bracket:
                 _leap(source)
-            bracket, opened = stack[-1] if stack else ('', 0)
             kind, raw, at = source.token(after_name=name and bracket == '{')
-            if kind == OPEN.get(bracket):
+            if kind == CLOSE[bracket]:
                 stack.pop()
-            elif kind in OPEN:
+            elif kind in ('', '}'):
+                raise source.unclosed(bracket, opened) if bracket else source.error(
+                    at, 'stray }: no stanza is open here')
+            elif kind in CLOSE:
                 stack.append((kind, at))
                 if name == b'security' and kind == '{':
                     self.security.notes.append((source.place(at), 'a Security inside another stanza is not the global '
                                                 'one: ignored'))
-            elif stack and kind in ('', '}'):
-                raise source.unclosed(bracket, opened)
-            elif kind == '}':
-                raise source.error(at, 'stray }: no stanza is open here')
-            elif not kind:
-                return
-            elif kind == 'word' and not stack:
+            elif kind == 'word' and not bracket:
                 self.item(source, raw.lower().decode(), at)
-            name = raw.lower() if stack and kind == 'word' and before != '=' else b''
+            name = raw.lower() if bracket and kind == 'word' and before != '=' else b''
             before = kind
 
     def item(self, source, name, at):
@@ -433,7 +428,9 @@ class _Reader:
             if kind not in ('word', 'string'):
                 source.pos = here               # what a bracket encloses is passed over next
             elif name == 'local_changes_file':
-                self.local = source, self.path(source, _text(kind, raw), here), here
+                path = os.path.join('/', self.path(source, _text(kind, raw), here))
+                self.local = path, lambda message: source.error(
+                    here, message if source.public else 'Local_Changes_File cannot be read')
             if name in OPTIONS:
                 self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name))
         elif kind == 'word' and source.token()[0] == '{':
@@ -462,7 +459,7 @@ class _Reader:
                     guess and ' (did you mean %s?)' % guess, ', '.join(OPTIONS)), raw)
             for kinds, message in _TAKES_LIST if option == 'supplemental_groups' else _TAKES:
                 kind, raw, here = self.strict(source)
-                if not kind or kind not in kinds:
+                if kind not in kinds:
                     raise source.error(here if kind else at, message % option)
             start = here + (kind == 'string')
             place = source.place(start)
@@ -509,10 +506,8 @@ class _Reader:
     def finish(self, name):
         """Local_Changes_File last; then what was set more than once, and who could rewrite what supplied a value."""
         security = self.security
-        if self.local is not None:
-            source, path, at = self.local
-            self.file(os.path.join('/', path), lambda message: source.error(
-                at, message if source.public else 'Local_Changes_File cannot be read'), last=True)
+        if self.local:
+            self.file(*self.local, last=True)
         if not self.stanzas:
             raise ConfigError('there is no Security { } stanza', name)
         for option, places in security.where.items():
