@@ -254,7 +254,7 @@ class _Source:
             pos = self.past(BLANK, end)
         self.pos = end = self.past(_IN_WORD, pos)
         if end > pos:
-            if after_name and data.startswith(b'/', pos) and data[pos - 1:pos] in b' \t':
+            if after_name and data.startswith((b' /', b'\t/'), pos - 1):
                 self.pos = end = self.pattern_end(pos, end)
             elif b'/*' in data[pos:end]:
                 raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
@@ -286,11 +286,12 @@ class _Source:
 
     def pattern_end(self, start, end):
         """Where /regex/, an instance without quotation marks, ends: at the first / before a blank or { on its line."""
-        line = self.data[start + 1:start + 1024].partition(b'\n')[0] + b' '
-        if self.data[end:end + 1] in b' \t' and line[end - start:].lstrip(BLANK).startswith(b'{'):
+        line = self.data[start:start + 1024].partition(b'\n')[0] + b' '
+        rest = line[end - start:]
+        if rest[:1] in b' \t' and rest.lstrip(BLANK)[:1] == b'{':
             return end                          # Listen /tmp/2025 {
-        at = line.translate(_PATTERN_STOPS).find(b'/ ')
-        return start + 2 + at if at >= 0 else end
+        length = line.translate(_PATTERN_STOPS).find(b'/ ', 1) + 1
+        return start + length if length else end
 
 
 def _text(kind, raw):
@@ -320,7 +321,7 @@ class _Reader:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) if path else 0
             with open(fd, 'rb', closefd=bool(path)) as file:
                 st = os.fstat(fd)
-                regular, key = stat.S_ISREG(st.st_mode), (st.st_dev, st.st_ino)
+                regular = stat.S_ISREG(st.st_mode)
                 if path and not regular:
                     raise OSError(errno.EINVAL, 'not a regular file')
                 limit = min(self.budget, st.st_size) if regular else self.budget
@@ -332,13 +333,13 @@ class _Reader:
         self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
         if len(data) > limit or self.budget < 0:
             raise fail('the configuration is larger than 64 MiB (4 KiB a file at least), or grew while it was read')
-        if last and key in self.opened.values():
-            raise fail('Local_Changes_File is one of the files already read')
-        self.opened[name] = key
-        if key in self.reading.values():
-            raise fail('%s includes itself' % _printable(name))
+        key = st.st_dev, st.st_ino
+        if key in (self.opened if last else self.reading).values():
+            raise fail('Local_Changes_File is one of the files already read' if last else
+                       '%s includes itself' % _printable(name))
         if len(self.reading) > 32:
             raise fail('includes are nested more than 32 deep')
+        self.opened[name] = key
         public = not regular or st.st_mode & 0o004
         if not public:
             self.security.private.add(name)
@@ -592,30 +593,30 @@ def _writers(path):
 
     What root alone can write root alone can swap, so a component is looked at only below ones that stand still.
     """
-    found, components = [], _components(path)
+    components = _components(path)
     for component in components:
         st = os.lstat(component)
         if stat.S_ISLNK(st.st_mode):
             raise OSError(errno.ELOOP, 'a symbolic link', component)
         if st.st_uid:
-            found.append((component, 'user', st.st_uid))
+            yield component, 'user', st.st_uid
         if st.st_mode & stat.S_ISVTX and component != components[-1]:
             continue                            # only owners can replace what is in it
         if st.st_mode & 0o002:
-            found.append((component, 'everyone', None))
-        elif st.st_mode & 0o020 and _quietly(lambda: os.getxattr(component, 'system.posix_acl_access')):
-            found.append((component, 'an access control list', None))       # the group bits are its mask
-        elif st.st_mode & 0o020 and st.st_gid:
-            found.append((component, 'group', st.st_gid))
-    return found
+            yield component, 'everyone', None
+        elif st.st_mode & 0o020:
+            if _quietly(lambda: os.getxattr(component, 'system.posix_acl_access')):
+                yield component, 'an access control list', None         # the group bits are its mask
+            elif st.st_gid:
+                yield component, 'group', st.st_gid
 
 
 def _file_writers(name, opened):
     """The same for a file that was read, on its real path; a read-only mount cannot be rewritten."""
     try:
         path = os.path.realpath(name)
-        found, now = _writers(path), os.lstat(path)
-        if (now.st_dev, now.st_ino) != opened:
+        found = list(_writers(path))
+        if _identity(path, follow_symlinks=False) != opened:
             return [(name, 'whoever replaced it while it was read', None)]
         return [one for one in found if not os.statvfs(one[0]).f_flag & os.ST_RDONLY]
     except OSError as e:
@@ -1382,7 +1383,7 @@ def _open_jail(path):
     """A descriptor of a directory that only root can replace or write."""
     if '..' in path.split('/'):
         raise OSError(errno.EINVAL, 'write it without ..', path)
-    for component, kind, number in _writers(path):
+    for component, kind, number in list(_writers(path)):
         raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number),
                       component)
     if not stat.S_ISDIR(os.lstat(path).st_mode):
