@@ -150,8 +150,9 @@ class Security:
     def put(self, option, value, place):
         """Check one value and let it replace an earlier one."""
         listed, sets = option == 'supplemental_groups', option in ('capabilities', 'privileges')
-        texts = value if listed and not isinstance(value, (str, int)) else (value,)
-        texts = tuple(str(text) if isinstance(text, int) else text for text in texts)
+        if not listed or isinstance(value, (str, int)):
+            value = value,
+        texts = tuple(str(text) if isinstance(text, int) else text for text in value)
         for text in texts:
             wrong = (
                 'is not text' if not isinstance(text, str) else
@@ -293,6 +294,62 @@ class _Source:
         length = line.translate(_PATTERN_STOPS).find(b'/ ', 1) + 1
         return start + length if length else end
 
+    def strict(self, listed=False):
+        """The next token, in Security: what is passed over elsewhere is an error."""
+        kind, raw, at = self.token()
+        if kind == "'":
+            raise self.error(at, 'a single quote: use " for strings')
+        if kind == 'word':
+            if _CURLY & set(raw.decode()):
+                raise self.error(at, 'a typographic quotation mark: use "')
+            if b';' in raw:
+                raise self.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
+            if raw.endswith(b',') and not listed and raw != b',':
+                raise self.error(at, 'stray comma: nothing but blanks stands between options')
+        if kind == 'string' and self.data[self.pos:self.pos + 1] not in BLANK + b'})#' + b',' * listed:
+            raise self.error(self.pos, 'a blank has to follow a string')
+        return kind, raw, at
+
+    def group_list(self, opened):
+        values, wanted = [], True               # wanted: after a comma an element has to come
+        while True:
+            kind, raw, at = self.strict(True)
+            if kind == ')' and not (wanted and values):
+                return values
+            if kind in ('', '}'):
+                raise self.unclosed('(', opened)
+            if kind == 'string' or kind == 'word' and b',' not in raw:
+                values.append(raw.decode())
+                wanted = False
+            elif raw == b',' and not wanted:
+                wanted = True
+            else:
+                raise self.error(at, 'expected a group or ), not %s; blanks stand between groups', raw)
+
+    def beside(self, name, at):
+        """A file name, or what file:// names, as seen from the directory of this file."""
+        scheme, colon, rest = name.partition('://')
+        if colon and scheme.lower() != 'file':
+            raise self.error(at, 'only file:// can be included')
+        return os.path.join(self.directory, rest or name)
+
+    def included(self, name, at):
+        """The path of an included file: beside this one first, then along the search path."""
+        path = self.beside(name, at)
+        if os.path.isabs(path) and (os.path.exists(path) or path == name or '://' in name):
+            return path
+        search = os.environ.get('EC_CONF_SEARCH_PATH')
+        if search is None:
+            node = os.environ.get('EC_NODE_NAME') or os.uname()[1].partition('.')[0]
+            if '/' in node or '..' in node:
+                raise self.error(at, 'the node name "%s" cannot be part of a path' % _printable(node))
+            search = SEARCH_PATH.replace('NODENAME', node)
+        for directory in search.split(':'):
+            path = os.path.join(directory, name)
+            if directory.startswith('/') and os.path.exists(path):
+                return path
+        raise self.error(at, '%s is neither beside this file nor on the search path', os.fsencode(name))
+
 
 def _text(kind, raw):
     """A word, or a string with its two escapes undone, as the operating system takes it."""
@@ -352,7 +409,7 @@ class _Reader:
         """A file, or all files of a directory, in place."""
         if not raw or kind not in ('word', 'string') or raw.decode()[0] in _CURLY:
             raise source.error(at, 'include takes the name of one file or directory, in "quotation marks"')
-        path = self.find(source, _text(kind, raw), at)
+        path = source.included(_text(kind, raw), at)
         fail = lambda message: source.error(at, message if source.public else 'this cannot be included')
         if not os.path.isdir(path):
             return self.file(path, fail)
@@ -363,31 +420,6 @@ class _Reader:
         for name in [os.path.join(path, name) for name in names if not name.startswith('.')]:
             if not os.path.isdir(name):
                 self.file(name, fail)
-
-    @staticmethod
-    def path(source, name, at):
-        """A file name, or what file:// names, as seen from the directory of the file it stands in."""
-        scheme, colon, rest = name.partition('://')
-        if colon and scheme.lower() != 'file':
-            raise source.error(at, 'only file:// can be included')
-        return os.path.join(source.directory, rest or name)
-
-    def find(self, source, name, at):
-        """The path of an included file: beside the including file first, then along the search path."""
-        path = self.path(source, name, at)
-        if os.path.isabs(path) and (os.path.exists(path) or path == name or '://' in name):
-            return path
-        search = os.environ.get('EC_CONF_SEARCH_PATH')
-        if search is None:
-            node = os.environ.get('EC_NODE_NAME') or os.uname()[1].partition('.')[0]
-            if '/' in node or '..' in node:
-                raise source.error(at, 'the node name "%s" cannot be part of a path' % _printable(node))
-            search = SEARCH_PATH.replace('NODENAME', node)
-        for directory in search.split(':'):
-            path = os.path.join(directory, name)
-            if directory.startswith('/') and os.path.exists(path):
-                return path
-        raise source.error(at, '%s is neither beside this file nor on the search path', os.fsencode(name))
 
     def items(self, source):
         """One file: at the global level items, in brackets nothing but strings, comments and brackets."""
@@ -429,7 +461,7 @@ class _Reader:
             if kind not in ('word', 'string'):
                 source.pos = here               # what a bracket encloses is passed over next
             elif name == 'local_changes_file':
-                path = os.path.join('/', self.path(source, _text(kind, raw), here))
+                path = os.path.join('/', source.beside(_text(kind, raw), here))
                 self.local = path, lambda message: source.error(
                     here, message if source.public else 'Local_Changes_File cannot be read')
             if name in OPTIONS:
@@ -446,7 +478,7 @@ class _Reader:
     def options(self, source, opened):
         """What is in Security { }, read strictly."""
         while True:
-            kind, raw, at = self.strict(source)
+            kind, raw, at = source.strict()
             if kind == '}':
                 return
             if not kind:
@@ -459,50 +491,16 @@ class _Reader:
                 raise source.error(at, 'Security has no option %%s%s; it has %s' % (
                     guess and ' (did you mean %s?)' % guess, ', '.join(OPTIONS)), raw)
             for kinds, message in _TAKES_LIST if option == 'supplemental_groups' else _TAKES:
-                kind, raw, here = self.strict(source)
+                kind, raw, here = source.strict()
                 if kind not in kinds:
                     raise source.error(here if kind else at, message % option)
             start = here + (kind == 'string')
-            place = source.place(start)
-            value = self.group_list(source, here) if kind == '(' else raw.decode()
+            value = source.group_list(here) if kind == '(' else raw.decode()
             try:
-                self.security.put(option, value, place)
+                self.security.put(option, value, source.place(start))
             except ConfigError as e:
                 raise source.error(start, e.message if source.public else
                                    '%s cannot have this value' % option) from None
-
-    def group_list(self, source, opened):
-        values, wanted = [], True               # wanted: after a comma an element has to come
-        while True:
-            kind, raw, at = self.strict(source, True)
-            if kind == ')' and not (wanted and values):
-                return values
-            if kind in ('', '}'):
-                raise source.unclosed('(', opened)
-            if kind == 'string' or kind == 'word' and b',' not in raw:
-                values.append(raw.decode())
-                wanted = False
-            elif raw == b',' and not wanted:
-                wanted = True
-            else:
-                raise source.error(at, 'expected a group or ), not %s; blanks stand between groups', raw)
-
-    @staticmethod
-    def strict(source, listed=False):
-        """The next token, in Security: what is passed over elsewhere is an error."""
-        kind, raw, at = source.token()
-        if kind == "'":
-            raise source.error(at, 'a single quote: use " for strings')
-        if kind == 'word':
-            if _CURLY & set(raw.decode()):
-                raise source.error(at, 'a typographic quotation mark: use "')
-            if b';' in raw:
-                raise source.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
-            if raw.endswith(b',') and not listed and raw != b',':
-                raise source.error(at, 'stray comma: nothing but blanks stands between options')
-        if kind == 'string' and source.data[source.pos:source.pos + 1] not in BLANK + b'})#' + b',' * listed:
-            raise source.error(source.pos, 'a blank has to follow a string')
-        return kind, raw, at
 
     def finish(self, name):
         """Local_Changes_File last; then what was set more than once, and who could rewrite what supplied a value."""
