@@ -253,14 +253,8 @@ class _Source:
             if end > len(data):
                 raise self.error(pos, 'this comment is never closed')
             pos = self.past(BLANK, end)
-        self.pos = end = self.past(_IN_WORD, pos)
-        if end > pos:
-            if after_name and data.startswith((b' /', b'\t/'), pos - 1):
-                self.pos = end = self.pattern_end(pos, end)
-            elif b'/*' in data[pos:end]:
-                raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
-            return 'word', data[pos:end], pos
-        kind = data[pos:pos + 1].decode()
+        end = self.past(_IN_WORD, pos)
+        kind = 'word' if end > pos else data[pos:pos + 1].decode()
         if kind == '"':
             end = self.past(_IN_STRING, pos + 1)
             while data.startswith(b'\\', end):
@@ -269,8 +263,14 @@ class _Source:
                 raise self.error(pos, 'this string is never closed')
             self.pos = end + 1
             return 'string', data[pos + 1:end], pos
-        self.pos += len(kind)
-        return kind, data[pos:self.pos], pos
+        if kind != 'word':
+            end += len(kind)
+        elif after_name and data.startswith((b' /', b'\t/'), pos - 1):
+            end = self.pattern_end(pos, end)
+        elif b'/*' in data[pos:end]:
+            raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
+        self.pos = end
+        return kind, data[pos:end], pos
 
     def find(self, what, start):
         at = self.data.find(what, start)
@@ -363,7 +363,7 @@ class _Reader:
 
     def __init__(self):
         self.security, self.stanzas, self.local, self.budget = Security(), 0, None, LIMIT
-        self.reading, self.opened = {}, {}      # file -> (device, inode): those not read to their end; all
+        self.opened, self.reading = {}, {}      # file -> (device, inode); those not read to their end the other way
         self.through = {}               # file -> the files that include it: they decide as well what it supplies
 
     def file(self, path, fail, last=False):
@@ -391,7 +391,7 @@ class _Reader:
         if len(data) > limit or self.budget < 0:
             raise fail('the configuration is larger than 64 MiB (4 KiB a file at least), or grew while it was read')
         key = st.st_dev, st.st_ino
-        if key in (self.opened if last else self.reading).values():
+        if key in (self.opened.values() if last else self.reading):
             raise fail('Local_Changes_File is one of the files already read' if last else
                        '%s includes itself' % _printable(name))
         if len(self.reading) > 32:
@@ -400,10 +400,10 @@ class _Reader:
         public = not regular or st.st_mode & 0o004
         if not public:
             self.security.private.add(name)
-        self.through.setdefault(name, set()).update(self.reading)
-        self.reading[name] = key
+        self.through.setdefault(name, set()).update(self.reading.values())
+        self.reading[key] = name
         self.items(_Source(name, data, os.path.dirname(os.path.abspath(path)) if path else '', public))
-        del self.reading[name]
+        del self.reading[key]
 
     def include(self, source, kind, raw, at):
         """A file, or all files of a directory, in place."""
