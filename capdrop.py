@@ -461,8 +461,7 @@ class _Reader:
             if kind not in ('word', 'string'):
                 source.pos = here               # what a bracket encloses is passed over next
             elif name == 'local_changes_file':
-                path = os.path.join('/', source.beside(_text(kind, raw), here))
-                self.local = path, lambda message: source.error(
+                self.local = os.path.join('/', source.beside(_text(kind, raw), here)), lambda message: source.error(
                     here, message if source.public else 'Local_Changes_File cannot be read')
             if name in OPTIONS:
                 self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name))
