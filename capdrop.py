@@ -160,7 +160,8 @@ class Security:
                 'has an empty name in it' if not text and listed else
                 'is empty' if not text and not sets else
                 'has a blank or comma in an element; write the list as ( %s )' % ' '.join(
-                    '"%s"' % word for word in text.replace(',', ' ').split()) if listed and set(' ,') & set(text) else
+                    '"%s"' % word for word in text.replace(',', ' ').split())
+                if listed and set(' ,').intersection(text) else
                 'is not an absolute path' if option == 'chroot' and text[0] != '/' else
                 next(('holds %s, which is not allowed' % ascii(c) for c in text
                       if not c.isprintable() or c == '\\' or sets and c > '~'), ''))
@@ -300,7 +301,7 @@ class _Source:
         if kind == "'":
             raise self.error(at, 'a single quote: use " for strings')
         if kind == 'word':
-            if _CURLY & set(raw.decode()):
+            if _CURLY.intersection(raw.decode()):
                 raise self.error(at, 'a typographic quotation mark: use "')
             if b';' in raw:
                 raise self.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
@@ -612,10 +613,9 @@ def _file_writers(name, opened):
     """The same for a file that was read, on its real path; a read-only mount cannot be rewritten."""
     try:
         path = os.path.realpath(name)
-        found = list(_writers(path))
-        if _identity(path, follow_symlinks=False) != opened:
-            return [(name, 'whoever replaced it while it was read', None)]
-        return [one for one in found if not os.statvfs(one[0]).f_flag & os.ST_RDONLY]
+        found = [one for one in _writers(path) if not os.statvfs(one[0]).f_flag & os.ST_RDONLY]
+        return found if _identity(path, follow_symlinks=False) == opened else [
+            (name, 'whoever replaced it while it was read', None)]
     except OSError as e:
         return [(name, 'someone unknown (%s)' % e.strerror, None)]
 
