@@ -522,10 +522,9 @@ class _Reader:
 # Passing over whole foreign stanzas at once.  A stretch that ends with the } of a line's start is whole if, with all
 # but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
 # read token by token.
-_NOT_OURS = _BYTES.translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n/*\\"')
-_OURS = [option.encode() + b'=' for option in OPTIONS] + [        # what may be ours, or follows other rules
-    b'\n=', b'security', b'include', b'local_changes_file', b'/*', b'\\"']     # \n=: after a name and a comment
-_PLAIN = _BYTES.translate(None, b'{}()[]"#\n')
+_NOT_OURS = _BYTES.translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
+_OURS = tuple(option.encode() for option in OPTIONS) + (b'\n',)     # the last: the name may stand before a comment
+_PLAIN = _BYTES.translate(None, b'{}()[]"#\n/*\\')
 
 
 def _leap(source):
@@ -542,17 +541,18 @@ def _leap(source):
 
 
 def _whole(stretch):
-    letters = stretch.translate(None, _NOT_OURS).lower()
-    if [1 for word in _OURS if word in letters]:
-        return False
+    letters, marks = stretch.translate(None, _NOT_OURS).lower(), stretch.translate(None, _PLAIN)
+    if b'security' in letters or b'include' in letters or b'local_changes_file' in letters or [
+            1 for name in letters.split(b'=')[:-1] if name.endswith(_OURS)] or b'/*' in marks or b'\\"' in marks:
+        return False                            # ours, perhaps, or a comment or string with other rules
     for rest in stretch.replace(b'\t', b' ').split(b' /')[1:]:
         if set(b'{}()[]"#').intersection(rest.partition(b'\n')[0]):
             return False                        # a bracket, quote or # in a /regex/ is none
-    marks = b'\n' + stretch.translate(None, _PLAIN).replace(b'""', b'')
-    parts = [part.partition(b'\n')[2] for part in marks.split(b'#')]     # without comments
-    if [1 for part in parts if part.count(b'"') % 2]:
+    first, *comments = marks.replace(b'""', b'').split(b'#')
+    parts = [first] + [comment.partition(b'\n')[2] for comment in comments]
+    if [part for part in parts if part.count(b'"') % 2]:
         return False                            # a # that may be part of a string
-    left = b''.join(b''.join(parts).replace(b'\n', b'').split(b'"')[::2])     # every other one is in a string
+    left = b''.join(b''.join(parts).split(b'"')[::2]).translate(None, b'\n/*\\')    # every other one is in a string
     for _ in range(16):
         left = left.replace(b'{}', b'').replace(b'()', b'').replace(b'[]', b'')
     return not left
