@@ -366,6 +366,7 @@ class _Reader:
         self.security, self.stanzas, self.local, self.budget = Security(), 0, None, LIMIT
         self.opened, self.reading = {}, {}      # file -> (device, inode); those not read to their end the other way
         self.through = {}               # file -> the files that include it: they decide as well what it supplies
+        self.named_in = set()           # while Local_Changes_File is read: the files that name it, likewise
 
     def file(self, path, fail, last=False):
         """Read one file (path None: standard input) and all that it includes; fail(message) makes the error.
@@ -401,7 +402,7 @@ class _Reader:
         public = not regular or st.st_mode & 0o004
         if not public:
             self.security.private.add(name)
-        self.through.setdefault(name, set()).update(self.reading.values())
+        self.through.setdefault(name, set()).update(self.reading.values(), self.named_in)
         self.reading[key] = name
         self.items(_Source(name, data, os.path.dirname(os.path.abspath(path)) if path else '', public))
         del self.reading[key]
@@ -463,7 +464,7 @@ class _Reader:
                 source.pos = here               # what a bracket encloses is passed over next
             elif name == 'local_changes_file':
                 self.local = os.path.join('/', source.beside(_text(kind, raw), here)), lambda message: source.error(
-                    here, message if source.public else 'Local_Changes_File cannot be read')
+                    here, message if source.public else 'Local_Changes_File cannot be read'), set(self.reading.values())
             if name in OPTIONS:
                 self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name))
         elif kind == 'word' and source.token()[0] == '{':
@@ -506,7 +507,8 @@ class _Reader:
         """Local_Changes_File last; then what was set more than once, and who could rewrite what supplied a value."""
         security = self.security
         if self.local:
-            self.file(*self.local, last=True)
+            path, fail, self.named_in = self.local
+            self.file(path, fail, last=True)
         if not self.stanzas:
             raise ConfigError('there is no Security { } stanza', name)
         for option, places in security.where.items():

@@ -1085,6 +1085,18 @@ def test_every_file_that_supplied_a_value_is_judged_and_no_other(public):
     assert all(theirs[path] == [(path, 'user', 12)] for path in parts[1:])
 
 
+def test_who_can_write_the_file_that_names_the_local_changes_decides_what_they_are(public):
+    need_root()
+    main = write(public, 'main', 'include "part"')
+    part = write(public, 'part', 'Local_Changes_File = "local"')
+    local, inner = write(public, 'local', STANZA + 'include "inner"'), write(public, 'inner', 'Security { group = x }')
+    for path in (main, part):
+        os.chown(path, 12, 12)
+        assert load(main).writers == {local: [(path, 'user', 12)], inner: [(path, 'user', 12)]}
+        os.chown(path, 0, 0)
+    assert load(main).writers == {local: [], inner: []}
+
+
 def acl(*entries):
     """The value of a posix_acl_access attribute: acl(5); linux/posix_acl_xattr.h: version 2, then tag, permissions, id."""
     tags = {'user::': 1, 'user': 2, 'group::': 4, 'group': 8, 'mask': 16, 'other': 32}
