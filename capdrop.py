@@ -150,7 +150,7 @@ class Security:
     def put(self, option, value, place):
         """Check one value and let it replace an earlier one."""
         listed, sets = option == 'supplemental_groups', option in ('capabilities', 'privileges')
-        if not listed or isinstance(value, (str, int)):
+        if not listed or isinstance(value, (str, bytes, int)):      # bytes would be taken for a list of ids
             value = value,
         texts = tuple(str(text) if isinstance(text, int) else text for text in value)
         for text in texts:
@@ -566,7 +566,7 @@ def load(path: 'Union[str, bytes, os.PathLike[str]]') -> Security:
     path = os.fsdecode(path)
     if '\0' in path:
         raise ConfigError('the name of the configuration file has a NUL in it')
-    return _load(path)
+    return _load('./-' if path == '-' else path)        # - alone is standard input
 
 
 def _load(path):

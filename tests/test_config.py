@@ -1073,6 +1073,13 @@ def test_a_relative_name_is_judged_by_its_whole_path(public, monkeypatch):
     assert load('f').writers == {'f': [(public + '/theirs', 'user', 12)]}
 
 
+def test_a_file_named_like_standard_input_is_judged_all_the_same(public, monkeypatch):
+    need_root()
+    os.chown(write(public, '-', STANZA), 12, 12)
+    monkeypatch.chdir(public)
+    assert load('-').writers == {'./-': [(public + '/-', 'user', 12)]}
+
+
 def test_every_file_that_supplied_a_value_is_judged_and_no_other(public):
     need_root()
     main = write(public, 'main', 'include "a" include "b" include "c" Local_Changes_File = "d"')

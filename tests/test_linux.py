@@ -641,6 +641,14 @@ def test_a_group_that_does_not_exist_is_an_error_and_nothing_runs(group):
         assert 'group' in refused(lambda: None, lambda: capdrop.Security(user='1111', **options), 'launch')
 
 
+@pytest.mark.parametrize('options', [
+    dict(user=b'mail'), dict(group=b'mail'), dict(supplemental_groups=b'mail'), dict(supplemental_groups=[b'mail'])], ids=str)
+def test_bytes_are_no_name_and_no_list_of_ids(options):
+    with pytest.raises(capdrop.ConfigError) as e:
+        capdrop.Security(**options)
+    assert str(e.value) == '{0}=: {0} is not text'.format(*options)
+
+
 def last_capability():
     with open('/proc/sys/kernel/cap_last_cap') as file:
         return int(file.read())
