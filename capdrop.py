@@ -696,7 +696,7 @@ def _id_names(field, ids):
 
 def state(pid: 'Optional[int]' = None) -> State:
     """What this process, or process `pid` (its first thread), holds now.  Raises RefusedError."""
-    return State(_refusing(_platform().read) if pid is None else _look(pid)[0][1])
+    return State(_refusing(_look, pid)[0][1])
 
 
 def _identity(file, **where):
@@ -706,14 +706,16 @@ def _identity(file, **where):
 
 
 def _look(pid):
+    """[(thread, its fields)] of a process, or of this one; the first is '', for the whole of it."""
+    if pid is None:
+        return [('', _platform().read())]
     try:
-        return _platform().look(pid)
+        (_, first), *others = _platform().look(pid)
     except (FileNotFoundError, ProcessLookupError):
         raise RefusedError('there is no process %s, or it has ended, or /proc is not mounted' % pid) from None
-    except OSError as e:
-        raise RefusedError(_because(e)) from None
     except (LookupError, ValueError):
         raise RefusedError('/proc/%d/status is not as proc(5) describes it' % pid) from None
+    return [('', first)] + [('%d (%s)' % (number, _printable(fields['command'])), fields) for number, fields in others]
 
 
 def _refusing(call, *args):
@@ -1718,88 +1720,82 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
 
     Raises ConfigError, and RefusedError where that cannot be told.  proc(5), capabilities(7), ucred_get(3C).
     """
-    p, tasks = _refusing(_goal, security, False, no_new_privs), _look(pid)
-    first, around, audits = tasks[0][1], _refusing(p.platform.around), []
-    if not all(set(around) <= set(fields) for _, fields in tasks):
+    p, tasks = _refusing(_goal, security, False, no_new_privs), _refusing(_look, pid)
+    first, around, audits = tasks[0][1], _refusing(p.platform.around), {}
+    if any(set(around) - set(fields) for _, fields in tasks):
         raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
                            'cap_sys_ptrace' % pid)
     if p.uid is None and p.user is None and 0 in first['uid']:
         raise RefusedError(NO_USER)
     unseen = [name for name in _refusing(p.platform.read) if name not in first]
-    mounts = around.pop('mnt_ns', None)
+    elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
+    if elsewhere or security.chroot is not None:
+        around.update((name, first[name]) for name in around if name != 'user_ns')  # which all of its threads share
     if security.chroot is not None:
-        around.pop('root_path', None)
         try:
             around['root'] = _identity(os.fsdecode(security.chroot.encode('utf-8')))
         except OSError as e:
             raise RefusedError('chroot: %s' % _because(e)) from None
-    elif mounts != first.get('mnt_ns'):
+    elif elsewhere:
         unseen.append('root (in another mount namespace)')
-        del around['root'], around['root_path']
-    places = {name: first[name] for name in ('root', 'root_path', 'mnt_ns') if name in first}
     for kind, p.exec in ('drop', False), ('launch', True):
         wanted = dict(around, groups=p.groups or (), **_aim(p, first, True))
-        if p.exec and wanted.get('permitted') != wanted.get('effective'):
-            continue                            # no launch can leave that
         if p.exec:
             wanted.pop('aware', None)           # execve(2) clears it on SunOS
-        found = Audit(_compared(p, '', wanted, first))
-        for thread, fields in tasks[1:]:
-            name = '%d (%s)' % (thread, _printable(fields.get('command', '')))
-            found += [one for one in _compared(p, name, dict(places, **wanted), fields)
-                      if fields[one.field] != first.get(one.field)]
-        found.pid, found.command, found.threads = pid, first.get('command', ''), len(tasks)
-        found.like, found.unseen = kind, unseen
-        audits.append(found)
-    best = min(audits, key=len)
-    best.like = ' or '.join(one.like for one in audits if len(one) == len(best))
+            if wanted.get('permitted') != wanted.get('effective'):
+                continue                        # no launch can leave that
+        audits[kind] = Audit(_compared(p, wanted, tasks))
+    best = min(audits.values(), key=len)
+    like = ' or '.join(kind for kind, found in audits.items() if len(found) == len(best))
+    vars(best).update(pid=pid, command=first.get('command', ''), threads=len(tasks), like=like, unseen=unseen)
     return best
 
 
-def _compared(p, thread, wanted, fields):
-    """The differences of one thread."""
-    at_most = {'bounding'} if 'inheritable' in wanted else {'inheritable'}      # what was lacking before stays so
-    members = lambda name, value: (set(value) - {wanted['gid'][0]} if name == 'groups' else
-                                   set(value) if isinstance(value, tuple) else p.platform.names(value))
-    wanted = dict({'inheritable': wanted.get('permitted')}, **wanted)
-    for name, has in fields.items():
-        want = wanted.get(name)
-        if want is None or name == 'root_path' and fields['root'] != wanted['root']:
-            continue
-        more = less = has != want
-        if type(want) is int:                   # a flag; what it allows is asked for by none
-            less = False
-        elif name not in ('root', 'root_path', 'user_ns', 'mnt_ns'):
-            holds, asked = members(name, has), members(name, want)
-            more, less = holds - asked, asked - holds
-        marks = ['more'] * bool(more) + ['less'] * bool(less and name not in at_most)
-        if name == 'root' and 'root_path' in fields:
-            want, has = (p.security.chroot or '/',) + want, (fields['root_path'],) + has
-        if marks:
-            yield Difference(thread, name, want, has, ' and '.join(marks))
+def _compared(p, wanted, tasks):
+    """The differences; of another thread those that the first one has not."""
+    may_lack = 'bounding' if 'inheritable' in wanted else 'inheritable'     # what was lacking before stays so
+    wanted.setdefault('inheritable', wanted.get('permitted'))
+    for thread, fields in tasks:
+        for name, has in fields.items():
+            want = wanted.get(name)
+            if (want in (None, has) or thread and has == tasks[0][1].get(name) or
+                    name == 'root_path' and fields['root'] != wanted['root']):
+                continue
+            if type(want) is int:               # a flag; what it allows is asked for by none
+                marks = ['more']
+            elif name in ('root', 'root_path', 'user_ns', 'mnt_ns'):
+                marks = ['more', 'less']
+            else:
+                members = set if isinstance(want, tuple) else p.platform.names
+                holds, asked = members(has), members(want)
+                primary = {wanted['gid'][0]} if name == 'groups' else set()
+                marks = ['more'] * bool(holds - asked - primary) + [
+                    'less'] * bool(asked - holds - primary and name != may_lack)
+            if name == 'root' and 'root_path' in fields:
+                want, has = (p.security.chroot or '/',) + want, (fields['root_path'],) + has
+            if marks:
+                yield Difference(thread, name, want, has, ' and '.join(marks))
 
 
 def _unusual(tasks):
     """What is worth a second look in what `_look` found."""
     import pwd
-    platform, first, notes = _platform(), tasks[0][1], []
+    platform, first = _platform(), tasks[0][1]
     uid, gid = first['uid'][1], first['gid'][1]
-    user = _quietly(pwd.getpwuid, uid)
-    for ids, what in (first['uid'], 'user'), (first['gid'], 'group'):
-        if len(set(ids)) > 1:
-            notes.append('%s ids are real, effective, saved%s: it can go back to %s %s' % (
-                what, ', filesystem' * (len(ids) > 3), what, _show(set(ids) - {ids[1]})))
     powerful = platform.powerful(first)
-    notes.append(uid == 0 and 'user id 0 owns /etc and /proc/sys')
-    notes.append(uid != 0 and powerful and 'amounts to root: %s' % ' '.join(powerful))
-    others = set(first['groups']) - {gid} - _groups_of(user)
-    notes.append(uid != 0 and others and 'groups that user %d does not have by its account, left over: %s' % (
-        uid, _show(others)))
-    notes.append('user_ns' in first and first['user_ns'] != platform.around()['user_ns'] and
-                 'in another user namespace: its capabilities count in that only')
-    for thread, fields in tasks[1:]:
-        notes += ['thread %d (%s) differs: %s %s' % (thread, _printable(fields['command']), name, _show(value))
-                  for name, value in fields.items() if name != 'command' and value != first.get(name)]
+    others = set(first['groups']) - {gid} - _groups_of(_quietly(pwd.getpwuid, uid))
+    notes = ['%s ids are real, effective, saved%s: it can go back to %s %s' % (
+        what, ', filesystem' * (len(ids) > 3), what, _show(set(ids) - {ids[1]}))
+        for what, ids in (('user', first['uid']), ('group', first['gid'])) if len(set(ids)) > 1]
+    notes += [
+        uid == 0 and 'user id 0 owns /etc and /proc/sys',
+        uid != 0 and powerful and 'amounts to root: %s' % ' '.join(powerful),
+        uid != 0 and others and 'groups that user %d does not have by its account, left over: %s' % (
+            uid, _show(others)),
+        'user_ns' in first and first['user_ns'] != platform.around()['user_ns'] and
+        'in another user namespace: its capabilities count in that only']
+    notes += ['thread %s differs: %s %s' % (thread, name, _show(value)) for thread, fields in tasks[1:]
+              for name, value in fields.items() if name != 'command' and value != first.get(name)]
     return [text for text in notes if text]
 
 
@@ -1921,7 +1917,7 @@ def _launch(file, overrides, flags, command):
 
 
 def _status(file, overrides, flags, pid):
-    tasks = [(0, state().fields())] if pid is None else _look(pid)
+    tasks = _refusing(_look, pid)
     now, notes = State(tasks[0][1]), _unusual(tasks)
     return (_put_json(dict(now.as_dict(), notes=notes)) if '--json' in flags else
             _put('%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes if '-q' not in flags))))
