@@ -673,16 +673,17 @@ class State:
 
     def as_dict(self) -> 'Dict[str, Any]':
         """For JSON: sets as lists of names."""
-        return {name: _plain(value) for name, value in self.fields().items()}
+        return _plain(self.fields())
 
 
-def _plain(value):
-    return list(value) if isinstance(value, (tuple, CapSet)) else value
+def _plain(fields):
+    return {name: list(value) if isinstance(value, (tuple, CapSet)) else value for name, value in fields.items()}
 
 
 def _show(value):
-    value = tuple(sorted(value)) if isinstance(value, set) else value
-    return _printable(' '.join(map(str, value)) or 'none' if isinstance(value, tuple) else str(value))
+    if isinstance(value, (set, tuple)):
+        value = ' '.join(map(str, sorted(value) if isinstance(value, set) else value)) or 'none'
+    return _printable(str(value))
 
 
 def _id_names(field, ids):
@@ -690,13 +691,14 @@ def _id_names(field, ids):
         return ''
     import grp
     import pwd
-    entries = [_quietly(pwd.getpwuid if field == 'uid' else grp.getgrgid, number) for number in sorted(set(ids))]
-    return ''.join(' (%s)' % ' '.join(entry[0] for entry in entries if entry)) if any(entries) else ''
+    entry = pwd.getpwuid if field == 'uid' else grp.getgrgid
+    names = [found[0] for found in (_quietly(entry, number) for number in sorted(set(ids))) if found]
+    return ' (%s)' % ' '.join(names) if names else ''
 
 
 def state(pid: 'Optional[int]' = None) -> State:
     """What this process, or process `pid` (its first thread), holds now.  Raises RefusedError."""
-    return State(_refusing(_look, pid)[0][1])
+    return State(_refusing(_look, pid)[0])
 
 
 def _identity(file, **where):
@@ -706,16 +708,16 @@ def _identity(file, **where):
 
 
 def _look(pid):
-    """[(thread, its fields)] of a process, or of this one; the first is '', for the whole of it."""
+    """The fields of a process, or of this one, and [(thread, its fields)] of all of its threads but the first."""
     if pid is None:
-        return [('', _platform().read())]
+        return _platform().read(), []
     try:
         (_, first), *others = _platform().look(pid)
+        return first, others
     except (FileNotFoundError, ProcessLookupError):
         raise RefusedError('there is no process %s, or it has ended, or /proc is not mounted' % pid) from None
     except (LookupError, ValueError):
         raise RefusedError('/proc/%d/status is not as proc(5) describes it' % pid) from None
-    return [('', first)] + [('%d (%s)' % (number, _printable(fields['command'])), fields) for number, fields in others]
 
 
 def _refusing(call, *args):
@@ -739,7 +741,7 @@ def _because(e):
 #   parse(text)           the fields that the option's text sets; ValueError(message, offset)
 #   powerful(fields)      the names in them that amount to root
 #   read()                the fields of a State
-#   look(pid)             [(thread, its fields)] of a process, the first of them for all where threads do not differ
+#   look(pid)             [(thread, its fields)] of a process; of a thread but the first its number and name
 #   around()              fields of this process that one to be audited must have in common with it
 #   names(set)            a set as names
 #   rights(state)         {'user', 'group', 'groups', 'chroot'} that this State gives the right to change
@@ -977,16 +979,15 @@ class Linux:
         try:
             for _ in range(200):                # until every thread that is listed can be read: one might hide
                 numbers, known = sorted(map(int, os.listdir(tasks)), key=lambda number: (number != pid, number)), {}
-                found = [(number, self.task(tasks, number, known)) for number in numbers]
-                if not numbers:
-                    raise ProcessLookupError
-                if os.fstat(tasks).st_nlink - 2 == len(found) and None not in [fields for _, fields in found]:
+                found = {number: self.task(tasks, number, known) for number in numbers}
+                if os.fstat(tasks).st_nlink - 2 == len(found) and None not in found.values():
                     break
             else:
                 raise OSError(errno.EAGAIN, 'starts and ends threads too fast to look at them', 'process %d' % pid)
         finally:
             os.close(tasks)
-        alive = [(number, fields) for number, fields in found if fields]
+        alive = [('%d (%s)' % (number, _printable(fields['command'])), fields)
+                 for number, fields in found.items() if fields]
         if not alive:
             raise ProcessLookupError
         return alive
@@ -1001,9 +1002,8 @@ class Linux:
                 return {}
             fields = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
             fields['groups'] = known.setdefault(fields['groups'], fields['groups'])     # there may be 65536 of them
-            for name, key in (('permitted', 'CapPrm'), ('effective', 'CapEff'), ('inheritable', 'CapInh'),
-                              ('ambient', 'CapAmb'), ('bounding', 'CapBnd'), ('no_new_privs', 'NoNewPrivs'),
-                              ('threads', 'Threads')):
+            for name, key in dict(permitted='CapPrm', effective='CapEff', inheritable='CapInh', ambient='CapAmb',
+                                  bounding='CapBnd', no_new_privs='NoNewPrivs', threads='Threads').items():
                 if key in lines:                # older kernels do not tell them all
                     fields[name] = CapSet(lines[key], 16) if key.startswith('Cap') else int(lines[key])
             return dict(fields, command=lines['Name'], **self.places(tasks, '%d/' % number))
@@ -1015,12 +1015,11 @@ class Linux:
         """The root directory and the namespaces, if the kernel has them; they need the right to trace the process."""
         found = {}
         try:
-            for name, link in ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
+            for name, link in ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'), ('root', 'root'):
                 try:
                     found[name] = _identity(where + link, dir_fd=directory)
                 except FileNotFoundError:
                     pass
-            found['root'] = _identity(where + 'root', dir_fd=directory)
             path = os.readlink(where + 'root', dir_fd=directory)
             found['root_path'] = os.fsencode(path).decode('utf-8', 'backslashreplace')
         except PermissionError:
@@ -1679,17 +1678,14 @@ def _preload():
 class Difference:
     """One thing that a process does not hold as asked: field, wanted and has, as in a State; mark ('more', 'less' or
     'more and less' than asked); thread: which and its name, '' for the whole process.  str() is one line."""
-    __slots__ = ('thread', 'field', 'wanted', 'has', 'mark')
-
     thread: str
     field: str
     wanted: 'Any'
     has: 'Any'
     mark: str
 
-    def __init__(self, *values):
-        for name, value in zip(self.__slots__, values):
-            setattr(self, name, value)
+    def __init__(self, **values):
+        self.__dict__.update(values)
 
     def __str__(self):
         return '%s%s: wanted %s, has %s (%s than asked)' % (
@@ -1720,8 +1716,8 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
 
     Raises ConfigError, and RefusedError where that cannot be told.  proc(5), capabilities(7), ucred_get(3C).
     """
-    p, tasks = _refusing(_goal, security, False, no_new_privs), _refusing(_look, pid)
-    first, around, audits = tasks[0][1], _refusing(p.platform.around), {}
+    p, (first, others) = _refusing(_goal, security, False, no_new_privs), _refusing(_look, pid)
+    tasks, around, audits = [('', first)] + others, _refusing(p.platform.around), {}
     if any(set(around) - set(fields) for _, fields in tasks):
         raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
                            'cap_sys_ptrace' % pid)
@@ -1746,7 +1742,7 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
                 continue                        # no launch can leave that
         audits[kind] = Audit(_compared(p, wanted, tasks))
     best = min(audits.values(), key=len)
-    like = ' or '.join(kind for kind, found in audits.items() if len(found) == len(best))
+    like = ' or '.join(kind for kind in audits if len(audits[kind]) == len(best))
     vars(best).update(pid=pid, command=first.get('command', ''), threads=len(tasks), like=like, unseen=unseen)
     return best
 
@@ -1774,29 +1770,32 @@ def _compared(p, wanted, tasks):
             if name == 'root' and 'root_path' in fields:
                 want, has = (p.security.chroot or '/',) + want, (fields['root_path'],) + has
             if marks:
-                yield Difference(thread, name, want, has, ' and '.join(marks))
+                yield Difference(thread=thread, field=name, wanted=want, has=has, mark=' and '.join(marks))
 
 
-def _unusual(tasks):
+def _unusual(first, others):
     """What is worth a second look in what `_look` found."""
     import pwd
-    platform, first = _platform(), tasks[0][1]
-    uid, gid = first['uid'][1], first['gid'][1]
-    powerful = platform.powerful(first)
-    others = set(first['groups']) - {gid} - _groups_of(_quietly(pwd.getpwuid, uid))
-    notes = ['%s ids are real, effective, saved%s: it can go back to %s %s' % (
-        what, ', filesystem' * (len(ids) > 3), what, _show(set(ids) - {ids[1]}))
-        for what, ids in (('user', first['uid']), ('group', first['gid'])) if len(set(ids)) > 1]
-    notes += [
-        uid == 0 and 'user id 0 owns /etc and /proc/sys',
-        uid != 0 and powerful and 'amounts to root: %s' % ' '.join(powerful),
-        uid != 0 and others and 'groups that user %d does not have by its account, left over: %s' % (
-            uid, _show(others)),
-        'user_ns' in first and first['user_ns'] != platform.around()['user_ns'] and
-        'in another user namespace: its capabilities count in that only']
-    notes += ['thread %s differs: %s %s' % (thread, name, _show(value)) for thread, fields in tasks[1:]
-              for name, value in fields.items() if name != 'command' and value != first.get(name)]
-    return [text for text in notes if text]
+    platform, uid, gid = _platform(), first['uid'][1], first['gid'][1]
+    for what, ids in ('user', first['uid']), ('group', first['gid']):
+        if len(set(ids)) > 1:
+            yield '%s ids are real, effective, saved%s: it can go back to %s %s' % (
+                what, ', filesystem' * (len(ids) > 3), what, _show(set(ids) - {ids[1]}))
+    if uid == 0:
+        yield 'user id 0 owns /etc and /proc/sys'
+    else:
+        powerful = platform.powerful(first)
+        if powerful:
+            yield 'amounts to root: %s' % ' '.join(powerful)
+        groups = set(first['groups']) - {gid} - _groups_of(_quietly(pwd.getpwuid, uid))
+        if groups:
+            yield 'groups that user %d does not have by its account, left over: %s' % (uid, _show(groups))
+    if 'user_ns' in first and first['user_ns'] != platform.around()['user_ns']:
+        yield 'in another user namespace: its capabilities count in that only'
+    for thread, fields in others:
+        for name, value in fields.items():
+            if name != 'command' and value != first.get(name):
+                yield 'thread %s differs: %s %s' % (thread, name, _show(value))
 
 
 # ---------------------------------------------------------------------------- command line
@@ -1807,7 +1806,7 @@ class _Usage(Exception):
 
 def main(argv: 'Optional[Sequence[str]]' = None) -> int:
     """The command line (the text of this module is its manual); returns the exit status."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
     verb = next((word for word in argv if word in VERBS), '')
     try:
         return _run(argv)
@@ -1822,40 +1821,47 @@ def main(argv: 'Optional[Sequence[str]]' = None) -> int:
 
 
 def _run(argv):
-    words, flags, overrides, command, pid = [], set(), {}, None, None
-    while argv:
-        word = argv.pop(0)
+    words, flags, overrides, target, rest = [], set(), {}, None, iter(argv)
+    for word in rest:
         name, equals, value = word.partition('=')
         if word == '--':
-            command, argv = argv, []
+            target = list(rest)
         elif name in OVERRIDES:
-            if not equals and not argv:
+            overrides[name] = value if equals else next(rest, None)
+            if overrides[name] is None:
                 raise _Usage('%s needs a value' % name)
-            overrides[name] = value if equals else argv.pop(0)
-        elif word in ('--json', '--exec', '--allow-new-privs', '-q', '-h', '--help', '--version'):
+        elif word in '--json --exec --allow-new-privs -q -h --help --version'.split():
             flags.add(word)
         elif word.startswith('-') and word != '-':
             raise _Usage('there is no option %s' % _printable(word))
         else:
             words.append(word)
     if flags & {'-h', '--help', '--version'}:
-        return _put('capdrop %s\n' % __version__ if '--version' in flags else __doc__ or '')
+        return _put(['capdrop %s' % __version__] if '--version' in flags else (__doc__ or '').splitlines())
     verb = words.pop(0) if words else ''
     if verb not in VERBS:
         raise _Usage('there is no command "%s"' % _printable(verb) if verb else 'a command is needed')
     function, takes, allowed = VERBS[verb]
-    for flag in sorted(flags - allowed):
+    for flag in sorted(flags - set(allowed.split())):
         raise _Usage('%s is not for %s' % (flag, verb))
-    if (verb == 'exec') != bool(command):
+    if (verb == 'exec') != bool(target):
         raise _Usage('exec needs -- and the command after it' if verb == 'exec' else '-- is for exec')
     wrong = _Usage('%s takes %s' % (verb, takes))
     if verb == 'audit' or verb == 'status' and words:
         pid = words.pop() if words else ''
         if not pid.encode('ascii', 'replace').isdigit() or len(pid) > 100:     # int() does not take thousands
             raise wrong
+        target = int(pid)
     if len(words) > 1 or bool(words or overrides) == (verb == 'status'):
         raise wrong
-    return function(words[0] if words else None, overrides, flags, command or pid and int(pid))
+    status, answer, lines, messages = function(words[0] if words else None, overrides, flags, target)
+    if '--json' in flags:
+        import json
+        lines = [json.dumps(answer, indent=1)]
+    _put(lines)
+    for text in messages:
+        _say(text)
+    return status
 
 
 def _configured(file, overrides):
@@ -1869,45 +1875,37 @@ def _configured(file, overrides):
 
 
 def _check(file, overrides, flags, command):
-    errors, notes, options = [], [], {}
+    security, errors = Security(), []
     try:
         security = _configured(file, overrides)
-        notes, options = security.notes, _provenance(security)
         p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors)
         if not errors and p.uid is not None:
-            ids = p.uid, p.gid, p.groups or (), p.user
+            ids, p.notes = (p.uid, p.gid, p.groups or (), p.user), security.notes
             _distrust(p, *ids, lambda text: p.note(None, text))
             _warn(p, *ids)
-            notes = p.notes
     except ConfigError as e:
         errors.append(e)
     except RefusedError as e:
         if sys.platform in PLATFORMS:
             errors.append(ConfigError(str(e), file))
         else:
-            notes = notes + [((None,) * 3, str(e))]
-    findings = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
-        (place[0] or file,) + place[1:] + ('warning', text, '') for place, text in notes if '-q' not in flags]
-    if '--json' in flags:
-        _put_json({'options': options, 'findings': [_named(*finding[:5]) for finding in findings]})
-    else:
-        for *place, kind, message, excerpt in findings:
-            _put('%s%s: %s\n%s' % (_at(place), kind, message, excerpt + '\n' if excerpt and os.isatty(1) else ''))
-    return 1 if errors else 0
+            security.notes.append(((None,) * 3, str(e)))
+    found = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
+        (place[0] or file,) + place[1:] + ('warning', text, '') for place, text in security.notes if '-q' not in flags]
+    lines = ['%s%s: %s%s' % (_at(place), kind, message, '\n' + excerpt if excerpt and os.isatty(1) else '')
+             for *place, kind, message, excerpt in found]
+    answer = {'options': _provenance(security), 'findings': [_named(*one[:5]) for one in found]}
+    return 1 if errors else 0, answer, lines, ()
 
 
 def _plan(file, overrides, flags, command):
     p = plan(_configured(file, overrides), '--exec' in flags, '--allow-new-privs' not in flags)
-    if '--json' in flags:
-        _put_json({'options': _provenance(p.security), 'exec': p.exec, 'steps': [_step_text(*row) for row in p.steps],
-                   'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
-                   'refusals': p.refusals, 'warnings': p.warnings})
-    else:
-        _put('%s\n' % p)
-        for kind, texts in ('warning: ', p.warnings if '-q' not in flags else ()), ('refused: ', p.refusals):
-            for text in texts:
-                _say(kind + text)
-    return 125 if p.refusals else 0
+    answer = {'options': _provenance(p.security), 'exec': p.exec, 'steps': [_step_text(*row) for row in p.steps],
+              'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
+              'refusals': p.refusals, 'warnings': p.warnings}
+    messages = ['warning: ' + text for text in p.warnings if '-q' not in flags] + [
+        'refused: ' + text for text in p.refusals]
+    return 125 if p.refusals else 0, answer, [p], messages if '--json' not in flags else ()
 
 
 def _launch(file, overrides, flags, command):
@@ -1917,28 +1915,21 @@ def _launch(file, overrides, flags, command):
 
 
 def _status(file, overrides, flags, pid):
-    tasks = _refusing(_look, pid)
-    now, notes = State(tasks[0][1]), _unusual(tasks)
-    return (_put_json(dict(now.as_dict(), notes=notes)) if '--json' in flags else
-            _put('%s\n%s' % (now, ''.join('note: %s\n' % text for text in notes if '-q' not in flags))))
+    first, others = _refusing(_look, pid)
+    now, notes = State(first), list(_unusual(first, others))
+    return 0, dict(now.as_dict(), notes=notes), [now] + ['note: ' + text for text in notes if '-q' not in flags], ()
 
 
 def _audit(file, overrides, flags, pid):
     security = _configured(file, overrides)
     found = audit(security, pid, '--allow-new-privs' not in flags)
-    if '--json' in flags:
-        _put_json(dict(vars(found), differences=[
-            {name: _plain(getattr(one, name)) for name in one.__slots__} for one in found]))
-    else:
-        _put(''.join('%s\n' % one for one in found))
-    if '-q' not in flags:
-        for place, text in security.notes:
-            _say('warning: ' + _at(place) + text)
-        _say('process %d (%s), %d thread%s: %s%s' % (
-            pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
-            ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like,
-            found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or ''))
-    return 1 if found else 0
+    answer = dict(vars(found), differences=[_plain(vars(one)) for one in found])
+    messages = ['warning: ' + _at(place) + text for place, text in security.notes]
+    messages.append('process %d (%s), %d thread%s: %s%s' % (
+        pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
+        ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like,
+        found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or ''))
+    return 1 if found else 0, answer, found, messages if '-q' not in flags else ()
 
 
 def _named(*finding):
@@ -1951,14 +1942,9 @@ def _provenance(security):
             for option, places in security.where.items()}
 
 
-def _put_json(value):
-    import json
-    return _put(json.dumps(value, indent=1) + '\n')
-
-
-def _put(text):
-    """Write it all to standard output; a reader that has gone has seen enough."""
-    data = text.encode('utf-8', 'backslashreplace')
+def _put(lines):
+    """Write them all to standard output; a reader that has gone has seen enough."""
+    data = ''.join('%s\n' % line for line in lines).encode('utf-8', 'backslashreplace')
     try:
         while data:
             data = data[os.write(1, data):]
@@ -1968,11 +1954,12 @@ def _put(text):
 
 
 OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
-VERBS = {'check': (_check, 'one FILE', {'--json', '--allow-new-privs', '-q'}),
-         'plan': (_plan, 'one FILE', {'--json', '--exec', '--allow-new-privs', '-q'}),
-         'exec': (_launch, 'one FILE', {'--allow-new-privs', '-q'}),
-         'status': (_status, 'one PID, or nothing', {'--json', '-q'}),
-         'audit': (_audit, 'FILE and PID', {'--json', '--allow-new-privs', '-q'})}
+VERBS = {       # (function, what it takes, its flags); (file, overrides, flags, command or pid) -> what _run puts out
+    'check': (_check, 'one FILE', '--json --allow-new-privs -q'),
+    'plan': (_plan, 'one FILE', '--json --exec --allow-new-privs -q'),
+    'exec': (_launch, 'one FILE', '--allow-new-privs -q'),
+    'status': (_status, 'one PID, or nothing', '--json -q'),
+    'audit': (_audit, 'FILE and PID', '--json --allow-new-privs -q')}
 
 
 if __name__ == '__main__':
