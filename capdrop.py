@@ -641,13 +641,13 @@ class State:
     """
 
     if TYPE_CHECKING:
-        uid: Tuple[int, ...]
-        gid: Tuple[int, ...]
-        groups: Tuple[int, ...]
-        root: Tuple[int, int]
-        warnings: Tuple[str, ...]
+        uid: 'Tuple[int, ...]'
+        gid: 'Tuple[int, ...]'
+        groups: 'Tuple[int, ...]'
+        root: 'Tuple[int, int]'
+        warnings: 'Tuple[str, ...]'
 
-        def __getattr__(self, name: str) -> Any: ...    # sets and flags: they differ from platform to platform
+        def __getattr__(self, name: str) -> 'Any': ...  # sets and flags: they differ from platform to platform
 
     def __init__(self, fields: 'Mapping[str, Any]', warnings: 'Iterable[str]' = ()) -> None:
         self.__dict__.update(fields, warnings=tuple(warnings))
@@ -975,11 +975,13 @@ class Linux:
         return self.places(None, '/proc/self/')
 
     def look(self, pid):
-        tasks = os.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)    # also if the number goes to another
+        tasks = os.open('/proc/%d/task' % pid, os.O_DIRECTORY)      # also if the number goes to another
+        known = {}
         try:
             for _ in range(200):                # until every thread that is listed can be read: one might hide
-                numbers, known = sorted(map(int, os.listdir(tasks)), key=lambda number: (number != pid, number)), {}
-                found = {number: self.task(tasks, number, known) for number in numbers}
+                numbers = map(int, os.listdir(tasks))
+                found = {number: self.task(tasks, number, known)
+                         for number in sorted(numbers, key=lambda number: (number != pid, number))}
                 if os.fstat(tasks).st_nlink - 2 == len(found) and None not in found.values():
                     break
             else:
@@ -1020,8 +1022,8 @@ class Linux:
                     found[name] = _identity(where + link, dir_fd=directory)
                 except FileNotFoundError:
                     pass
-            path = os.readlink(where + 'root', dir_fd=directory)
-            found['root_path'] = os.fsencode(path).decode('utf-8', 'backslashreplace')
+            path = os.readlink((where + 'root').encode(), dir_fd=directory)
+            found['root_path'] = path.decode('utf-8', 'backslashreplace')
         except PermissionError:
             os.stat(where + 'status', dir_fd=directory)         # or it has ended: that looks the same
         return found
@@ -1703,9 +1705,9 @@ class Audit(list):
         command: str
         threads: int
         like: str
-        unseen: List[str]
+        unseen: 'List[str]'
 
-        def __iter__(self) -> Iterator[Difference]: ...
+        def __iter__(self) -> 'Iterator[Difference]': ...
 
     def __str__(self):
         return '\n'.join(map(str, self))
@@ -1764,7 +1766,7 @@ def _compared(p, wanted, tasks):
             else:
                 members = set if isinstance(want, tuple) else p.platform.names
                 holds, asked = members(has), members(want)
-                primary = {wanted['gid'][0]} if name == 'groups' else set()
+                primary = set(wanted['gid']) if name == 'groups' else set()
                 marks = ['more'] * bool(holds - asked - primary) + [
                     'less'] * bool(asked - holds - primary and name != may_lack)
             if name == 'root' and 'root_path' in fields:
@@ -1773,26 +1775,27 @@ def _compared(p, wanted, tasks):
                 yield Difference(thread=thread, field=name, wanted=want, has=has, mark=' and '.join(marks))
 
 
-def _unusual(first, others):
+def _unusual(first, threads):
     """What is worth a second look in what `_look` found."""
     import pwd
     platform, uid, gid = _platform(), first['uid'][1], first['gid'][1]
     for what, ids in ('user', first['uid']), ('group', first['gid']):
-        if len(set(ids)) > 1:
+        others = set(ids) - {ids[1]}
+        if others:
             yield '%s ids are real, effective, saved%s: it can go back to %s %s' % (
-                what, ', filesystem' * (len(ids) > 3), what, _show(set(ids) - {ids[1]}))
+                what, ', filesystem' * (len(ids) > 3), what, _show(others))
     if uid == 0:
         yield 'user id 0 owns /etc and /proc/sys'
     else:
         powerful = platform.powerful(first)
         if powerful:
             yield 'amounts to root: %s' % ' '.join(powerful)
-        groups = set(first['groups']) - {gid} - _groups_of(_quietly(pwd.getpwuid, uid))
-        if groups:
-            yield 'groups that user %d does not have by its account, left over: %s' % (uid, _show(groups))
+        others = set(first['groups']) - {gid} - _groups_of(_quietly(pwd.getpwuid, uid))
+        if others:
+            yield 'groups that user %d does not have by its account, left over: %s' % (uid, _show(others))
     if 'user_ns' in first and first['user_ns'] != platform.around()['user_ns']:
         yield 'in another user namespace: its capabilities count in that only'
-    for thread, fields in others:
+    for thread, fields in threads:
         for name, value in fields.items():
             if name != 'command' and value != first.get(name):
                 yield 'thread %s differs: %s %s' % (thread, name, _show(value))
@@ -1825,7 +1828,7 @@ def _run(argv):
     for word in rest:
         name, equals, value = word.partition('=')
         if word == '--':
-            target = list(rest)
+            target = list(rest) or None
         elif name in OVERRIDES:
             overrides[name] = value if equals else next(rest, None)
             if overrides[name] is None:
@@ -1891,7 +1894,7 @@ def _check(file, overrides, flags, command):
         else:
             security.notes.append(((None,) * 3, str(e)))
     found = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
-        (place[0] or file,) + place[1:] + ('warning', text, '') for place, text in security.notes if '-q' not in flags]
+        (place[0] or file, *place[1:], 'warning', text, '') for place, text in security.notes if '-q' not in flags]
     lines = ['%s%s: %s%s' % (_at(place), kind, message, '\n' + excerpt if excerpt and os.isatty(1) else '')
              for *place, kind, message, excerpt in found]
     answer = {'options': _provenance(security), 'findings': [_named(*one[:5]) for one in found]}
@@ -1925,10 +1928,9 @@ def _audit(file, overrides, flags, pid):
     found = audit(security, pid, '--allow-new-privs' not in flags)
     answer = dict(vars(found), differences=[_plain(vars(one)) for one in found])
     messages = ['warning: ' + _at(place) + text for place, text in security.notes]
-    messages.append('process %d (%s), %d thread%s: %s%s' % (
+    messages.append('process %d (%s), %d thread%s: %s; cannot be seen from outside: %s' % (
         pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
-        ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like,
-        found.unseen and '; cannot be seen from outside: ' + ', '.join(found.unseen) or ''))
+        ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like, ', '.join(found.unseen)))
     return 1 if found else 0, answer, found, messages if '-q' not in flags else ()
 
 
