@@ -1742,14 +1742,14 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
             wanted.pop('aware', None)           # execve(2) clears it on SunOS
             if wanted.get('permitted') != wanted.get('effective'):
                 continue                        # no launch can leave that
-        audits[kind] = Audit(_compared(p, wanted, tasks))
+        audits[kind] = Audit(_compared(p, around, wanted, tasks))
     best = min(audits.values(), key=len)
     like = ' or '.join(kind for kind in audits if len(audits[kind]) == len(best))
     vars(best).update(pid=pid, command=first.get('command', ''), threads=len(tasks), like=like, unseen=unseen)
     return best
 
 
-def _compared(p, wanted, tasks):
+def _compared(p, around, wanted, tasks):
     """The differences; of another thread those that the first one has not."""
     may_lack = 'bounding' if 'inheritable' in wanted else 'inheritable'     # what was lacking before stays so
     wanted.setdefault('inheritable', wanted.get('permitted'))
@@ -1761,7 +1761,7 @@ def _compared(p, wanted, tasks):
                 continue
             if type(want) is int:               # a flag; what it allows is asked for by none
                 marks = ['more']
-            elif name in ('root', 'root_path', 'user_ns', 'mnt_ns'):
+            elif name in around:                # it is that one or another
                 marks = ['more', 'less']
             else:
                 members = set if isinstance(want, tuple) else p.platform.names
@@ -1849,14 +1849,13 @@ def _run(argv):
         raise _Usage('%s is not for %s' % (flag, verb))
     if (verb == 'exec') != bool(target):
         raise _Usage('exec needs -- and the command after it' if verb == 'exec' else '-- is for exec')
-    wrong = _Usage('%s takes %s' % (verb, takes))
     if verb == 'audit' or verb == 'status' and words:
         pid = words.pop() if words else ''
         if not pid.encode('ascii', 'replace').isdigit() or len(pid) > 100:     # int() does not take thousands
-            raise wrong
+            raise _Usage(takes)
         target = int(pid)
     if len(words) > 1 or bool(words or overrides) == (verb == 'status'):
-        raise wrong
+        raise _Usage(takes)
     status, answer, lines, messages = function(words[0] if words else None, overrides, flags, target)
     if '--json' in flags:
         import json
@@ -1957,11 +1956,11 @@ def _put(lines):
 
 OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
 VERBS = {       # (function, what it takes, its flags); (file, overrides, flags, command or pid) -> what _run puts out
-    'check': (_check, 'one FILE', '--json --allow-new-privs -q'),
-    'plan': (_plan, 'one FILE', '--json --exec --allow-new-privs -q'),
-    'exec': (_launch, 'one FILE', '--allow-new-privs -q'),
-    'status': (_status, 'one PID, or nothing', '--json -q'),
-    'audit': (_audit, 'FILE and PID', '--json --allow-new-privs -q')}
+    'check': (_check, 'check takes one FILE', '--json --allow-new-privs -q'),
+    'plan': (_plan, 'plan takes one FILE', '--json --exec --allow-new-privs -q'),
+    'exec': (_launch, 'exec takes one FILE', '--allow-new-privs -q'),
+    'status': (_status, 'status takes one PID, or nothing', '--json -q'),
+    'audit': (_audit, 'audit takes FILE and PID', '--json --allow-new-privs -q')}
 
 
 if __name__ == '__main__':
