@@ -1797,7 +1797,7 @@ def _unusual(first, threads):
         yield 'in another user namespace: its capabilities count in that only'
     for thread, fields in threads:
         for name, value in fields.items():
-            if name not in ('command', 'threads') and value != first.get(name):     # their number may have changed since
+            if name not in ('command', 'threads') and value != first.get(name):     # their number: it is a later one
                 yield 'thread %s differs: %s %s' % (thread, name, _show(value))
 
 
@@ -1896,7 +1896,7 @@ def _check(file, overrides, flags, command):
         (place[0] or file, *place[1:], 'warning', text, '') for place, text in security.notes if '-q' not in flags]
     lines = ['%s%s: %s%s' % (_at(place), kind, message, '\n' + excerpt if excerpt and os.isatty(1) else '')
              for *place, kind, message, excerpt in found]
-    answer = {'options': _provenance(security), 'findings': [_named(*one[:5]) for one in found]}
+    answer = {'options': _provenance(security), 'findings': [_named(*one) for one in found]}
     return 1 if errors else 0, answer, lines, ()
 
 
@@ -1918,29 +1918,31 @@ def _launch(file, overrides, flags, command):
 
 def _status(file, overrides, flags, pid):
     first, others = _refusing(_look, pid)
-    now, notes = State(first), list(_unusual(first, others))
-    return 0, dict(now.as_dict(), notes=notes), [now] + ['note: ' + text for text in notes if '-q' not in flags], ()
+    notes = list(_unusual(first, others))
+    lines = [State(first)] + ['note: ' + text for text in notes if '-q' not in flags]
+    return 0, dict(_plain(first), notes=notes), lines, ()
 
 
 def _audit(file, overrides, flags, pid):
     security = _configured(file, overrides)
     found = audit(security, pid, '--allow-new-privs' not in flags)
     answer = dict(vars(found), differences=[_plain(vars(one)) for one in found])
-    messages = ['warning: ' + _at(place) + text for place, text in security.notes]
-    messages.append('process %d (%s), %d thread%s: %s; cannot be seen from outside: %s' % (
-        pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
-        ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like, ', '.join(found.unseen)))
+    like = ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like
+    messages = ['warning: ' + _at(place) + text for place, text in security.notes] + [
+        'process %d (%s), %d thread%s: %s; cannot be seen from outside: %s' % (
+            pid, _printable(found.command), found.threads, 's' * (found.threads > 1), like, ', '.join(found.unseen))]
     return 1 if found else 0, answer, found, messages if '-q' not in flags else ()
 
 
 def _named(*finding):
+    """For JSON; an excerpt, the last, is for people only."""
     return dict(zip(('file', 'line', 'column', 'severity', 'message'), finding))
 
 
 def _provenance(security):
-    return {option: {'value': getattr(security, option), 'from': _named(*places[-1]),
-                     'overrode': [_named(*place) for place in places[:-1]]}
-            for option, places in security.where.items()}
+    return {option: {'value': getattr(security, option), 'from': _named(*last),
+                     'overrode': [_named(*place) for place in earlier]}
+            for option, (*earlier, last) in security.where.items()}
 
 
 def _put(lines):
