@@ -979,9 +979,8 @@ class Linux:
         known = {}
         try:
             for _ in range(200):                # until every thread that is listed can be read: one might hide
-                numbers = map(int, os.listdir(tasks))
-                found = {number: self.task(tasks, number, known)
-                         for number in sorted(numbers, key=lambda number: (number != pid, number))}
+                found = {number: self.task(tasks, number, known) for number in sorted(
+                    map(int, os.listdir(tasks)), key=lambda number: (number != pid, number))}
                 if os.fstat(tasks).st_nlink - 2 == len(found) and None not in found.values():
                     break
             else:
@@ -1810,12 +1809,11 @@ class _Usage(Exception):
 def main(argv: 'Optional[Sequence[str]]' = None) -> int:
     """The command line (the text of this module is its manual); returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    verb = next((word for word in argv if word in VERBS), '')
     try:
         return _run(argv)
     except _Usage as e:
         _say('%s; capdrop -h shows how' % e)
-        return 125 if verb == 'exec' else 2
+        return 125 if next((word for word in argv if word in VERBS), '') == 'exec' else 2
     except (Error, OSError, MemoryError) as e:
         _say(_because(e) if isinstance(e, OSError) else str(e) or 'out of memory')
         return 125
