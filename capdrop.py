@@ -1021,8 +1021,8 @@ class Linux:
                     found[name] = _identity(where + link, dir_fd=directory)
                 except FileNotFoundError:
                     pass
-            path = os.readlink((where + 'root').encode(), dir_fd=directory)
-            found['root_path'] = path.decode('utf-8', 'backslashreplace')
+            found['root_path'] = os.readlink((where + 'root').encode(), dir_fd=directory).decode(
+                'utf-8', 'backslashreplace')
         except PermissionError:
             os.stat(where + 'status', dir_fd=directory)         # or it has ended: that looks the same
         return found
@@ -1743,8 +1743,8 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
                 continue                        # no launch can leave that
         audits[kind] = Audit(_compared(p, around, wanted, tasks))
     best = min(audits.values(), key=len)
-    like = ' or '.join(kind for kind in audits if len(audits[kind]) == len(best))
-    vars(best).update(pid=pid, command=first.get('command', ''), threads=len(tasks), like=like, unseen=unseen)
+    vars(best).update(pid=pid, command=first.get('command', ''), threads=len(tasks), like=' or '.join(
+        kind for kind in audits if len(audits[kind]) == len(best)), unseen=unseen)
     return best
 
 
@@ -1759,19 +1759,19 @@ def _compared(p, around, wanted, tasks):
                     name == 'root_path' and fields['root'] != wanted['root']):
                 continue
             if type(want) is int:               # a flag; what it allows is asked for by none
-                marks = ['more']
+                mark = 'more'
             elif name in around:                # it is that one or another
-                marks = ['more', 'less']
+                mark = 'more and less'
             else:
                 members = set if isinstance(want, tuple) else p.platform.names
                 holds, asked = members(has), members(want)
                 primary = set(wanted['gid']) if name == 'groups' else set()
-                marks = ['more'] * bool(holds - asked - primary) + [
-                    'less'] * bool(asked - holds - primary and name != may_lack)
+                more, less = holds - asked - primary, name != may_lack and asked - holds - primary
+                mark = ' and '.join(['more'] * bool(more) + ['less'] * bool(less))
             if name == 'root' and 'root_path' in fields:
                 want, has = (p.security.chroot or '/',) + want, (fields['root_path'],) + has
-            if marks:
-                yield Difference(thread=thread, field=name, wanted=want, has=has, mark=' and '.join(marks))
+            if mark:
+                yield Difference(thread=thread, field=name, wanted=want, has=has, mark=mark)
 
 
 def _unusual(first, threads):
@@ -1892,20 +1892,22 @@ def _check(file, overrides, flags, command):
             security.notes.append(((None,) * 3, str(e)))
     found = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
         (place[0] or file, *place[1:], 'warning', text, '') for place, text in security.notes if '-q' not in flags]
-    lines = ['%s%s: %s%s' % (_at(place), kind, message, '\n' + excerpt if excerpt and os.isatty(1) else '')
-             for *place, kind, message, excerpt in found]
-    answer = {'options': _provenance(security), 'findings': [_named(*one) for one in found]}
-    return 1 if errors else 0, answer, lines, ()
+    return (1 if errors else 0,
+            {'options': _provenance(security), 'findings': [_named(*one) for one in found]},
+            ['%s%s: %s%s' % (_at(place), kind, message, '\n' + excerpt if excerpt and os.isatty(1) else '')
+             for *place, kind, message, excerpt in found],
+            ())
 
 
 def _plan(file, overrides, flags, command):
     p = plan(_configured(file, overrides), '--exec' in flags, '--allow-new-privs' not in flags)
-    answer = {'options': _provenance(p.security), 'exec': p.exec, 'steps': [_step_text(*row) for row in p.steps],
-              'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
-              'refusals': p.refusals, 'warnings': p.warnings}
-    messages = ['warning: ' + text for text in p.warnings if '-q' not in flags] + [
-        'refused: ' + text for text in p.refusals]
-    return 125 if p.refusals else 0, answer, [p], messages if '--json' not in flags else ()
+    return (125 if p.refusals else 0,
+            {'options': _provenance(p.security), 'exec': p.exec, 'steps': [_step_text(*row) for row in p.steps],
+             'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
+             'refusals': p.refusals, 'warnings': p.warnings},
+            [p],
+            () if '--json' in flags else ['warning: ' + text for text in p.warnings if '-q' not in flags] + [
+                'refused: ' + text for text in p.refusals])
 
 
 def _launch(file, overrides, flags, command):
@@ -1917,19 +1919,23 @@ def _launch(file, overrides, flags, command):
 def _status(file, overrides, flags, pid):
     first, others = _refusing(_look, pid)
     notes = list(_unusual(first, others))
-    lines = [State(first)] + ['note: ' + text for text in notes if '-q' not in flags]
-    return 0, dict(_plain(first), notes=notes), lines, ()
+    return (0,
+            dict(_plain(first), notes=notes),
+            [State(first)] + ['note: ' + text for text in notes if '-q' not in flags],
+            ())
 
 
 def _audit(file, overrides, flags, pid):
     security = _configured(file, overrides)
     found = audit(security, pid, '--allow-new-privs' not in flags)
-    answer = dict(vars(found), differences=[_plain(vars(one)) for one in found])
-    like = ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like
-    messages = ['warning: ' + _at(place) + text for place, text in security.notes] + [
-        'process %d (%s), %d thread%s: %s; cannot be seen from outside: %s' % (
-            pid, _printable(found.command), found.threads, 's' * (found.threads > 1), like, ', '.join(found.unseen))]
-    return 1 if found else 0, answer, found, messages if '-q' not in flags else ()
+    return (1 if found else 0,
+            dict(vars(found), differences=[_plain(vars(one)) for one in found]),
+            found,
+            () if '-q' in flags else ['warning: ' + _at(place) + text for place, text in security.notes] + [
+                'process %d (%s), %d thread%s: %s; cannot be seen from outside: %s' % (
+                    pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
+                    ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like,
+                    ', '.join(found.unseen))])
 
 
 def _named(*finding):
@@ -1955,7 +1961,7 @@ def _put(lines):
 
 
 OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
-VERBS = {       # (function, what it takes, its flags); (file, overrides, flags, command or pid) -> what _run puts out
+VERBS = {       # (function, what it takes, its flags); each returns (exit status, for --json, lines, for descriptor 2)
     'check': (_check, 'check takes one FILE', '--json --allow-new-privs -q'),
     'plan': (_plan, 'plan takes one FILE', '--json --exec --allow-new-privs -q'),
     'exec': (_launch, 'exec takes one FILE', '--allow-new-privs -q'),
