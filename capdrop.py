@@ -691,9 +691,9 @@ def _id_names(field, ids):
         return ''
     import grp
     import pwd
-    entry = pwd.getpwuid if field == 'uid' else grp.getgrgid
-    names = [found[0] for found in (_quietly(entry, number) for number in sorted(set(ids))) if found]
-    return ' (%s)' % ' '.join(names) if names else ''
+    entries = [_quietly(pwd.getpwuid if field == 'uid' else grp.getgrgid, number) for number in sorted(set(ids))]
+    names = ' '.join(entry[0] for entry in entries if entry)
+    return names and ' (%s)' % names
 
 
 def state(pid: 'Optional[int]' = None) -> State:
@@ -1808,7 +1808,8 @@ class _Usage(Exception):
 
 def main(argv: 'Optional[Sequence[str]]' = None) -> int:
     """The command line (the text of this module is its manual); returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        argv = sys.argv[1:]
     try:
         return _run(argv)
     except _Usage as e:
