@@ -1020,7 +1020,7 @@ class Linux:
                 try:
                     found[name] = _identity(where + link, dir_fd=directory)
                 except FileNotFoundError:
-                    pass
+                    pass                        # no such namespaces; without a root directory the next call fails, too
             found['root_path'] = os.readlink((where + 'root').encode(), dir_fd=directory).decode(
                 'utf-8', 'backslashreplace')
         except PermissionError:
