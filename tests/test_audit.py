@@ -423,6 +423,13 @@ def test_status_points_out_what_is_unusual():
         assert notes(pid) == []
 
 
+def test_a_number_of_threads_that_has_moved_on_is_no_difference():
+    first, _ = capdrop._look(os.getpid())
+    later = dict(first, threads=first['threads'] + 1, no_new_privs=1 - first['no_new_privs'])
+    assert [note for note in capdrop._unusual(first, [('7 (x)', later)]) if 'thread' in note] == [
+        'thread 7 (x) differs: no_new_privs %d' % later['no_new_privs']]
+
+
 def test_status_names_users_groups_and_the_command():
     need_root()
     with command(*launching(*OPTIONS)) as pid:
