@@ -774,10 +774,12 @@ IO_URING = 'anon_inode:[io_uring]'                                      # its na
 NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
              'Buildroot: BR2_PACKAGE_LIBCAP)')
 
-# C functions: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer
+# C functions: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer.  -1 or NULL raises
+# OSError with errno and the name; where it is for the caller to judge, the function is raw_name.
 LIBC = 'prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi'
 LIBCAP = ('cap_free i P', 'cap_from_text P P', 'cap_to_name P i', 'cap_copy_ext i PPL', 'cap_copy_int P P',
           'cap_set_proc i P')
+RAW = 'prctl i i', 'syscall i LLLLLLL', 'unshare i i'
 
 
 class CapSet(int):
@@ -820,38 +822,28 @@ class Linux:
         except OSError as e:
             raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
 
-        def function(library, name, result, args=''):
-            try:
-                found = function_type(dlsym(library, name))
-            except OSError:
-                raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
-            found.restype, found.argtypes = kinds[result], [kinds[code] for code in args]
-            return found
+        def check(result, function, args):
+            if result is None or result == -1:                  # the result first: errno may be stale
+                raise OSError(self.errno(), os.strerror(self.errno()), function.name)
+            return result
 
-        def checked(name, raw):
-            """A function of which -1 or NULL raises OSError with errno and the name."""
-            def call(*args):
-                result = raw(*args)
-                if result is None or result == -1:      # the result first: errno may be stale
-                    raise OSError(self.errno(), os.strerror(self.errno()), name)
-                return result
-            return call
-
-        for library, rows in (libc, LIBC), (libcap, LIBCAP):
+        for library, prefix, rows in (libc, '', LIBC), (libcap, '', LIBCAP), (libc, 'raw_', RAW):
             for row in rows:
                 name, result, args = row.split()
-                setattr(self, name, checked(name, function(library, name, result, args)))
-        self.ring = function(libc, 'syscall', 'i', 'LLLLLLL')   # of these three -1 is for the caller to judge
-        self.unshare = function(libc, 'unshare', 'i', 'i')
-        self.ask = function(libc, 'prctl', 'i')                 # with numbers made once it takes half of the time
+                try:
+                    function = function_type(dlsym(library, name))
+                except OSError:
+                    raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
+                function.restype, function.argtypes, function.name = kinds[result], [kinds[code] for code in args], name
+                if not prefix:
+                    function.errcheck = check
+                setattr(self, prefix + name, function)
         self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
         self.header = self.words(0x20080522)                    # _LINUX_CAPABILITY_VERSION_3; 0, this thread
-        self.zero, self.is_set, self.add, *self.numbers = map(
-            kinds['L'], (0, PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, *range(65)))
-        answers = [self.ask(PR_CAPBSET_READ, n) for n in self.numbers]
-        count = answers.index(-1) if -1 in answers else 64
+        self.numbers = list(map(kinds['L'], range(65)))         # with numbers made once prctl takes half of the time
+        count = 65 - list(map(self.raw_prctl, [PR_CAPBSET_READ] * 65, self.numbers)).count(-1)
         del self.numbers[count:64]
-        self.bits(answers[:count] + answers[64:])
+        self.bits(PR_CAPBSET_READ)
         self.every = CapSet(2 ** count - 1)
 
     def setgid(self, gid):
@@ -932,14 +924,15 @@ class Linux:
 
     def threads(self):
         """How many threads there are: the largest answer of those that can tell, 0 if none can."""
-        told = 1 if self.unshare(CLONE_THREAD) == 0 else 2 if self.errno() == errno.EINVAL else 0       # unshare(2)
+        told = 1 if self.raw_unshare(CLONE_THREAD) == 0 else 2 if self.errno() == errno.EINVAL else 0       # unshare(2)
         links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
         return max(told, links.st_nlink - 2 if links else 0)    # . and .. and one directory a task
 
-    def bits(self, answers):
-        """A set from the answers of prctl, one for each bit and the last for 64, which is no capability anywhere; None
-        where the kernel has no such set."""
-        *bits, beyond = answers
+    def bits(self, *args):
+        """The set that prctl(*args, bit) tells; the last bit is 64, which is no capability anywhere.  None where the
+        kernel has no such set."""
+        zeros = self.numbers[:1] * 65
+        *bits, beyond = map(self.raw_prctl, *[[arg] * 65 for arg in args], self.numbers, zeros, zeros)
         if beyond == -1 and self.errno() == errno.EINVAL:
             if bits and set(bits) <= {0, 1}:
                 return CapSet(sum(map(int.__lshift__, bits, range(64))))
@@ -953,10 +946,9 @@ class Linux:
         effective, permitted, inheritable = (CapSet(data[i] | data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
             raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
-        ask, zero, is_set = self.ask, self.zero, self.is_set
-        get = lambda option: ask(option, zero, zero, zero, zero)
-        bounding = self.bits([ask(PR_CAPBSET_READ, n) for n in self.numbers])
-        ambient = self.bits([ask(PR_CAP_AMBIENT, is_set, n, zero, zero) for n in self.numbers])
+        get = lambda option: self.raw_prctl(option, *self.numbers[:1] * 4)
+        bounding = self.bits(PR_CAPBSET_READ)
+        ambient = self.bits(PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET])
         self.has_ambient = ambient is not None          # Linux 4.3
         state = {
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
@@ -1061,7 +1053,8 @@ class Linux:
         passive = CapSet(ambient & ~goal.effective)
         refusals = [
             threads,
-            [n for n in range(16) if self.ring(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
+            [n for n in range(16)
+             if self.raw_syscall(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
              self.errno() == errno.EBADFD] and          # one that is not enabled yet
             'an io_uring is registered without a descriptor: its requests keep the rights of now',
             not exec and IO_URING in (_quietly(self.contents, '/proc/self/maps') or '') and       # exec ends it
@@ -1115,7 +1108,7 @@ class Linux:
             self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
                                   PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
             self.keep(found, goal) and ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0),
-            drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, PR_CAPBSET_DROP),
+            drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, (PR_CAPBSET_DROP,), (0, 0, 0)),
             goal.securebits & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
                                                         PR_SET_SECUREBITS, goal.securebits, 0, 0, 0),
             goal.uid[0] == 0 and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
@@ -1128,15 +1121,14 @@ class Linux:
             ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
             last,
             ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each of {0})', self.each, ambient,
-                         PR_CAP_AMBIENT, self.add),
+                         (PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE), (0, 0)),
             goal.no_new_privs and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         ]
 
-    def each(self, bits, *args):
-        rest = (self.zero,) * (4 - len(args))
-        for n in self.numbers[:-1]:
-            if bits >> n.value & 1 and self.ask(*args, n, *rest):
-                raise OSError(self.errno(), os.strerror(self.errno()), 'prctl')
+    def each(self, bits, before, after):
+        for n in range(64):
+            if bits >> n & 1:
+                self.prctl(*before, n, *after)
 
     def undump(self):
         self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
