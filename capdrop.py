@@ -747,8 +747,8 @@ def _because(e):
 #   rights(state)         {'user', 'group', 'groups', 'chroot'} that this State gives the right to change
 #   right, denied         what they need, and what else may stand against changing groups
 #   goal(want, exec, no_new_privs)         the fields that a drop must end in, as far as the process does not matter
-#   fit(goal, found, want, exec, whole)    settle the rest, in goal, a State; (refusals, warnings)
-#                         whole: root keeps everything
+#   fit(goal, found, want, exec, whole)    settle the rest, in goal, a State; (refusals, warnings), where what is false
+#                         does not count; whole: root keeps everything
 #   waived                the warning where no_new_privs is not wanted
 #   setgroups, chroot, setgid, setuid      the calls that change the ids
 #   before, after         the steps around them, for (found, goal, whole)
@@ -1035,23 +1035,24 @@ class Linux:
 
     def fit(self, goal, found, want, exec, whole):
         """Settle what depends on the process, in goal; (refusals, warnings)."""
-        root, setpcap, warnings = goal.uid[0] == 0, found.permitted & CAP_SETPCAP, []
+        root, setpcap = goal.uid[0] == 0, found.permitted & CAP_SETPCAP
         kept = CapSet(found.bounding & goal.bounding)
         goal.bounding = kept if setpcap else found.bounding
-        if goal.bounding != kept:
-            warnings.append('the bounding set stays as it is, without cap_setpcap; no_new_privs holds all the same')
-        if self.tasks is None:
-            warnings.append('io_uring descriptors cannot be looked for: /proc is not mounted')
+        warnings = [
+            goal.bounding != kept and
+            'the bounding set stays as it is, without cap_setpcap; no_new_privs holds all the same',
+            self.tasks is None and 'io_uring descriptors cannot be looked for: /proc is not mounted',
+        ]
         threads = found.threads != 1 and self.several(found.threads)
         if whole:
-            return [threads] if threads else [], warnings
+            return [threads], warnings
         goal.securebits = found.securebits & ~SECBIT_KEEP_CAPS | root * (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
         permitted, inheritable, ambient = goal.permitted, goal.inheritable, goal.ambient
         missing = CapSet(permitted & ~found.permitted)
         unbound = CapSet(missing & ~found.bounding)
         beyond = CapSet(inheritable & ~missing & ~found.inheritable & ~(found.bounding & found.permitted))
         passive = CapSet(ambient & ~goal.effective)
-        refusals = [
+        return [
             threads,
             [n for n in range(16)
              if self.raw_syscall(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
@@ -1073,8 +1074,7 @@ class Linux:
             root and goal.securebits & ~found.securebits and
             (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
             'user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, and so cap_setpcap',
-        ]
-        return [text for text in refusals if text], warnings
+        ], warnings
 
     @staticmethod
     def contents(path):
@@ -1189,8 +1189,8 @@ class Plan:
     steps: 'List[Tuple[Any, ...]]'
     attempts: 'List[Tuple[Any, ...]]'
     refusals: 'List[str]'
-    user = uid = gid = groups = want = None     # what the name service says
-    jail, quiet = None, True
+    user = default = uid = gid = groups = want = None     # what the name service says
+    powerful, jail, quiet = (), None, True
 
     def __init__(self, security: Security, exec: bool, no_new_privs: bool) -> None:
         self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
@@ -1200,10 +1200,9 @@ class Plan:
     def warnings(self) -> 'List[str]':
         return [_at(place) + text for place, text in self.notes]
 
-    def note(self, option, text):
-        """A warning, where there is a text."""
-        if text:
-            self.notes.append((self.security.place(option), text))
+    def note(self, option, *texts):
+        """Warnings, where there is a text."""
+        self.notes += [(self.security.place(option), text) for text in texts if text]
 
     def close(self):
         """Let go of what was opened to look at this process."""
@@ -1233,15 +1232,15 @@ def plan(security: Security, exec: bool = False, no_new_privs: bool = True) -> P
 def _goal(security, exec, no_new_privs, errors=None):
     """A Plan with what the stanza and the name service say; looks at no process.
 
-    user is the account (a passwd entry) or None; uid, gid and groups are None where the process decides.
-    Raises the first ConfigError, or adds them all to `errors`.
+    user is the account (a passwd entry) that is named, default the one for who names none, or None; uid, gid and groups
+    are None where the account or the process decides.  Raises the first ConfigError, or adds them all to `errors`.
     """
     import grp
     import pwd
     p, found = Plan(security, exec, no_new_privs), [] if errors is None else errors
     text = getattr(security, p.platform.option)
 
-    def look_up(option, text, by_name, by_number):
+    def look_up(option, text, by_name=grp.getgrnam, by_number=grp.getgrgid):
         """(the id, its entry or None) of a name or, if there is none of that name, a number."""
         entry, largest = _quietly(by_name, os.fsdecode(text.encode('utf-8'))), p.platform.largest_id
         number = entry[2] if entry else int(text) if set(text) <= set('0123456789') else None
@@ -1253,11 +1252,10 @@ def _goal(security, exec, no_new_privs, errors=None):
 
     if security.user is not None:
         p.uid, p.user = look_up('user', security.user, pwd.getpwnam, pwd.getpwuid)
-        p.gid = p.user and p.user.pw_gid
     else:
-        p.user = _quietly(pwd.getpwnam, DEFAULT_USER)      # it may not be needed
+        p.default = _quietly(pwd.getpwnam, DEFAULT_USER)        # it may not be needed
     if security.group is not None:
-        p.gid = look_up('group', security.group, grp.getgrnam, grp.getgrgid)[0]
+        p.gid = look_up('group', security.group)[0]
     elif p.uid is not None and p.user is None:
         found.append(security.error('user', '%s has no account, so no primary group: name a group', security.user))
     if security.supplemental_groups is not None:
@@ -1265,11 +1263,11 @@ def _goal(security, exec, no_new_privs, errors=None):
         most = 8 if len(names) <= 8 else os.sysconf('SC_NGROUPS_MAX')       # which opens a file; every system takes 8
         if len(names) > most:                   # before they are all looked up
             raise RefusedError('%d supplementary groups: this system takes %d' % (len(names), most))
-        p.groups = tuple(sorted({look_up('supplemental_groups', name, grp.getgrnam, grp.getgrgid)[0]
-                                 for name in names} - {None}))
+        p.groups = tuple(sorted({look_up('supplemental_groups', name)[0] for name in names} - {None}))
     if text is not None:
         try:
             p.want = p.platform.parse(text)
+            p.powerful = tuple(p.platform.powerful(p.want))
         except ValueError as e:
             private = security.place(p.platform.option)[0] in security.private
             message, offset = e.args
@@ -1280,18 +1278,18 @@ def _goal(security, exec, no_new_privs, errors=None):
 
 
 def _aim(p, held, default):
-    """The ids and sets to end in for a process with the fields `held`; default: a user that is not named is p.user."""
-    p.account = user = p.user if default or p.uid is not None else None
-    uid = p.uid if p.uid is not None else user.pw_uid if user else held['uid'][1]
-    gid = p.gid if p.gid is not None else user.pw_gid if user else held['gid'][1]
+    """The fields to end in for a process in the State `held`; default: a user that is not named is p.default."""
+    p.account = user = p.user or default and p.default
+    uid = p.uid if p.uid is not None else user.pw_uid if user else held.uid[1]
+    gid = p.gid if p.gid is not None else user.pw_gid if user else held.gid[1]
     p.whole = uid == 0 and p.want is None         # documented: to run as root, leave the option out
     sets = {} if p.whole else p.platform.goal(p.want, p.exec, p.no_new_privs)
-    return dict(sets, uid=(uid,) * len(held['uid']), gid=(gid,) * len(held['gid']))
+    return dict(sets, uid=(uid,) * len(held.uid), gid=(gid,) * len(held.gid), groups=p.groups or ())
 
 
 def _fit(p):
     """Hold the goal against this process: found, goal, steps, attempts, and why not: refusals."""
-    platform, security, groups = p.platform, p.security, p.groups
+    platform, security = p.platform, p.security
     p.refusals, p.notes, p.steps, p.attempts = [], list(security.notes), [], []
     refuse = p.refusals.append
     found = p.found = State(platform.read())
@@ -1299,50 +1297,47 @@ def _fit(p):
     lacks = lambda what: '%s is not in this process\'s permitted set' % platform.right[what]
 
     # the ids
-    if p.uid is None and p.user is None and 'user' in rights:
+    if p.uid is None and p.default is None and 'user' in rights:
         refuse(NO_USER)
         return
     if p.uid is None and 0 in found.uid and 'user' not in rights:
         refuse('no user is named, and this process is root without the right to change that: %s' % lacks('user'))
-    aim = _aim(p, found.fields(), 'user' in rights)
-    user, uid, gid = p.account, aim['uid'][0], aim['gid'][0]
-    for what, new, old in (('user', uid, found.uid), ('group', gid, found.gid)):
+    goal = p.goal = State(dict(found.fields(), **_aim(p, found, 'user' in rights)))
+    gid = goal.gid[0]
+    for what, new, old in (('user', goal.uid[0], found.uid), ('group', gid, found.gid)):
         if new not in old[:2] and what not in rights:
             refuse('cannot change %s to %d: %s' % (what, new, lacks(what)))
-    if groups is not None:
-        if 'groups' not in rights and set(groups) - {gid} != set(found.groups) - {gid}:
+    if p.groups is not None:
+        if 'groups' not in rights and set(goal.groups) - {gid} != set(found.groups) - {gid}:
             refuse('cannot change the supplementary groups, %s, to %s: %s%s' % (
-                _show(found.groups), _show(groups), lacks('groups'), platform.denied))
+                _show(found.groups), _show(goal.groups), lacks('groups'), platform.denied))
     elif 'groups' in rights:
-        groups, others = (), _groups_of(user)
-        p.note('user', others - {gid} and 'without supplemental_groups it is not in the groups of %s: %s' % (
-            user.pw_name, _show(others - {gid})))
+        others = _groups_of(p.account) - {gid}
+        p.note('user', others and 'without supplemental_groups it is not in the groups of %s: %s' % (
+            p.account.pw_name, _show(others)))
     else:
-        groups = found.groups
-        p.note('user', set(groups) - {gid} and 'the supplementary groups stay as they are, %s: %s' % (
-            _show(groups), lacks('groups')))
-    goal = State(dict(found.fields(), groups=groups, **aim))
+        goal.groups = found.groups
+        p.note('user', set(goal.groups) - {gid} and 'the supplementary groups stay as they are, %s: %s' % (
+            _show(goal.groups), lacks('groups')))
 
     # the sets, the descriptors, the root directory
     refusals, warnings = platform.fit(goal, found, p.want, p.exec, p.whole)
-    p.refusals += refusals + _descriptors(p)
-    for text in warnings + [platform.waived] * (not p.no_new_privs and not p.whole):
-        p.note(platform.option, text)
+    p.refusals += filter(None, refusals + _descriptors(p))
+    p.note(platform.option, *warnings, not p.no_new_privs and not p.whole and platform.waived)
     if security.chroot is not None:
         if 'chroot' not in rights:
             refuse('cannot change the root directory: %s' % lacks('chroot'))
         try:
             p.jail = _open_jail(os.fsdecode(security.chroot.encode('utf-8')))
             goal.root = _identity(p.jail)
-            p.note('chroot', not _may_enter(security.chroot, uid, gid, groups) and
-                   'user %d cannot enter the directory that is to be its root' % uid)
+            p.note('chroot', not _may_enter(security.chroot, goal) and
+                   'user %d cannot enter the directory that is to be its root' % goal.uid[0])
         except OSError as e:
             refuse('chroot: %s' % _because(e))
 
-    p.goal = goal
     if security.writers and (0 in found.uid or rights):
-        _distrust(p, uid, gid, groups, user, refuse)
-    _warn(p, uid, gid, groups, user)
+        _distrust(p, refuse)
+    _warn(p)
     if goal != found or p.jail is not None:     # not already held
         p.steps, p.attempts = _steps(p, 'groups' in rights), _attempts(p)
 
@@ -1406,56 +1401,58 @@ def _descriptors(p):
     return refusals
 
 
-def _may_enter(path, uid, gid, groups):
+def _may_enter(path, goal):
     st = _quietly(os.stat, path)
-    return uid == 0 or st and st.st_mode >> (6 if st.st_uid == uid else 3 if st.st_gid in {gid, *groups} else 0) & 1
+    return 0 in goal.uid or st and st.st_mode >> (
+        6 if st.st_uid in goal.uid else 3 if st.st_gid in goal.gid + goal.groups else 0) & 1
 
 
 def _groups_of(user):
     return set(os.getgrouplist(user.pw_name, user.pw_gid)) if user else set()
 
 
-def _distrust(p, uid, gid, groups, user, refuse):
+def _distrust(p, refuse):
     """Refuse a configuration that could be rewritten by someone who must not decide what root does."""
-    security, told = p.security, set()
+    security, goal, user, told = p.security, p.goal, p.account, set()
     for option in OPTIONS:
         file = security.place(option)[0]
         writers = security.writers.get(file)
         if not writers:
             continue
-        strangers = [one for one in writers if one[1:] not in (('user', uid), ('group', user.pw_gid if user else None))]
-        if strangers and file not in told:
-            component, kind, number = strangers[0]
-            refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
-                _printable(file), _who(kind, number), _printable(component)))
-        elif file not in told:
-            p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
-                   _printable(file))
-        told.add(file)
-        more = {'group': {gid}, 'supplemental_groups': set(groups)}.get(option, set()) - _groups_of(user)
-        if option == p.platform.option and p.want is not None:
-            more = tuple(p.platform.powerful(p.want))
+        if file not in told:
+            told.add(file)
+            strangers = [one for one in writers if one[1:] not in (
+                ('user', goal.uid[0]), ('group', user.pw_gid if user else None))]
+            if strangers:
+                component, kind, number = strangers[0]
+                refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
+                    _printable(file), _who(kind, number), _printable(component)))
+            else:
+                p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
+                       _printable(file))
+        more = {'group': set(goal.gid) - _groups_of(user), 'supplemental_groups': set(goal.groups) - _groups_of(user),
+                p.platform.option: p.powerful}.get(option)
         if more:
             refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
                 _at(security.place(option)), option, _show(more)))
 
 
-def _warn(p, uid, gid, groups, user):
+def _warn(p):
     """What is allowed and yet worth a line."""
-    option, powerful = p.platform.option, p.platform.powerful(p.want) if p.want is not None else ()
+    goal, option, user = p.goal, p.platform.option, p.account
+    uid = goal.uid[0]
     children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # or ECHILD
     library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
-    closed = [path for path in _components(library)[1:-1] if not _may_enter(path, uid, gid, groups)]
-    p.note('user', uid == 0 and p.want is None and 'user is root and %s is absent: root keeps everything' % option)
-    p.note('user', uid == 0 and p.want is not None and 'uid 0 still owns /etc and /proc/sys: this is not confinement')
-    p.note('group', uid != 0 and (gid == 0 or 0 in groups) and
+    closed = [path for path in _components(library)[1:-1] if not _may_enter(path, goal)]
+    p.note('user', p.whole and 'user is root and %s is absent: root keeps everything' % option,
+           uid == 0 and not p.whole and 'uid 0 still owns /etc and /proc/sys: this is not confinement')
+    p.note('group', uid != 0 and 0 in goal.gid + goal.groups and
            'group 0 is root\'s own: what it may write stays writable')
-    p.note(option, powerful and 'amounts to root: %s' % ' '.join(powerful))
-    p.note('user', user and uid == user.pw_uid and user.pw_name == 'nobody' and
-           'nobody is shared by many: any of its processes can trace the others')
-    p.note('user', children and 'children already started keep what they have')
-    p.note('user', closed and 'user %d cannot enter %s: importing modules later will fail' % (
-        uid, _printable(closed[0])))
+    p.note(option, p.powerful and 'amounts to root: %s' % ' '.join(p.powerful))
+    p.note('user',
+           user and user.pw_name == 'nobody' and 'nobody is shared by many: any of its processes can trace the others',
+           children and 'children already started keep what they have',
+           closed and 'user %d cannot enter %s: importing modules later will fail' % (uid, _printable(closed[0])))
 
 
 def _plan_lines(p):
@@ -1714,7 +1711,7 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     if any(set(around) - set(fields) for _, fields in tasks):
         raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
                            'cap_sys_ptrace' % pid)
-    if p.uid is None and p.user is None and 0 in first['uid']:
+    if p.uid is None and p.default is None and 0 in first['uid']:
         raise RefusedError(NO_USER)
     unseen = [name for name in _refusing(p.platform.read) if name not in first]
     elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
@@ -1728,7 +1725,7 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     elif elsewhere:
         unseen.append('root (in another mount namespace)')
     for kind, p.exec in ('drop', False), ('launch', True):
-        wanted = dict(around, groups=p.groups or (), **_aim(p, first, True))
+        wanted = dict(around, **_aim(p, State(first), True))
         if p.exec:
             wanted.pop('aware', None)           # execve(2) clears it on SunOS
             if wanted.get('permitted') != wanted.get('effective'):
@@ -1873,9 +1870,9 @@ def _check(file, overrides, flags, command):
         security = _configured(file, overrides)
         p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors)
         if not errors and p.uid is not None:
-            ids, p.notes = (p.uid, p.gid, p.groups or (), p.user), security.notes
-            _distrust(p, *ids, lambda text: p.note(None, text))
-            _warn(p, *ids)
+            p.goal, p.notes = State(_aim(p, State({'uid': (0,), 'gid': (0,)}), False)), security.notes
+            _distrust(p, lambda text: p.note(None, text))
+            _warn(p)
     except ConfigError as e:
         errors.append(e)
     except RefusedError as e:
