@@ -768,18 +768,18 @@ SECBIT_NO_CAP_AMBIENT_RAISE = 64
 ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 22, 27, 31, 32, 33, 38, 39))
 # cap_copy_ext(3): this, a length n, and n bytes of each set, effective, permitted, inheritable in turn, low bits first
 CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
-CLONE_THREAD, POLLOUT = 0x10000, 4                                      # linux/sched.h, asm/poll.h
+CLONE_THREAD = 0x10000                                                  # linux/sched.h
+POLLOUT = 0x40004               # asm/poll.h: events and revents, in either order of bytes
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
 IO_URING = 'anon_inode:[io_uring]'                                      # its name in /proc
 NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
              'Buildroot: BR2_PACKAGE_LIBCAP)')
 
-# C functions: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer.  -1 or NULL raises
-# OSError with errno and the name; where it is for the caller to judge, the function is raw_name.
-LIBC = 'prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi'
-LIBCAP = ('cap_free i P', 'cap_from_text P P', 'cap_to_name P i', 'cap_copy_ext i PPL', 'cap_copy_int P P',
-          'cap_set_proc i P')
-RAW = 'prctl i i', 'syscall i LLLLLLL', 'unshare i i'
+# C functions, of libc and libcap: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer.
+# -1 or NULL raises OSError with errno and the name; where it is for the caller to judge, the function is raw_name.
+FUNCTIONS = ('prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi', 'prctl i i raw',
+             'syscall i LLLLLLL raw', 'unshare i i raw', 'cap_free i P', 'cap_from_text P P', 'cap_to_name P i',
+             'cap_copy_ext i PPL', 'cap_copy_int P P', 'cap_set_proc i P')
 
 
 class CapSet(int):
@@ -810,7 +810,6 @@ class Linux:
     def __init__(self):
         try:
             import _ctypes          # what ctypes is made of: the rest of it takes longer to import than a drop takes
-            libc = _ctypes.dlopen(None, 0)
             kinds = {code: type('c_' + code, (_ctypes._SimpleCData,), {'_type_': code}) for code in 'iILzP'}
             function_type = type('Function', (_ctypes.CFuncPtr,), {     # PYTHONAPI: no other thread runs during a call
                 '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO | _ctypes.FUNCFLAG_PYTHONAPI})
@@ -818,7 +817,8 @@ class Linux:
         except (ImportError, AttributeError, OSError) as e:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
         try:
-            libcap = _ctypes.dlopen('libcap.so.2', 0)       # by soname: find_library runs programs as root
+            # By soname: find_library runs programs as root.  What libcap needs, the C library, is searched as well.
+            library = _ctypes.dlopen('libcap.so.2', 0)
         except OSError as e:
             raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
 
@@ -827,19 +827,17 @@ class Linux:
                 raise OSError(self.errno(), os.strerror(self.errno()), function.name)
             return result
 
-        for library, prefix, rows in (libc, '', LIBC), (libcap, '', LIBCAP), (libc, 'raw_', RAW):
-            for row in rows:
-                name, result, args = row.split()
-                try:
-                    function = function_type(dlsym(library, name))
-                except OSError:
-                    raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
-                function.restype, function.argtypes, function.name = kinds[result], [kinds[code] for code in args], name
-                if not prefix:
-                    function.errcheck = check
-                setattr(self, prefix + name, function)
+        for row in FUNCTIONS:
+            name, result, args, *raw = row.split()
+            try:
+                function = function_type(dlsym(library, name))
+            except OSError:
+                raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
+            function.restype, function.argtypes, function.name = kinds[result], [kinds[code] for code in args], name
+            if not raw:
+                function.errcheck = check
+            setattr(self, '_'.join(raw + [name]), function)
         self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
-        self.header = self.words(0x20080522)                    # _LINUX_CAPABILITY_VERSION_3; 0, this thread
         self.numbers = list(map(kinds['L'], range(65)))         # with numbers made once prctl takes half of the time
         count = 65 - list(map(self.raw_prctl, [PR_CAPBSET_READ] * 65, self.numbers)).count(-1)
         del self.numbers[count:64]
@@ -853,8 +851,8 @@ class Linux:
         return 'setresuid({}, {}, {})', os.setresuid, uid, uid, uid
 
     def writable(self):
-        pollfd = self.words(2, POLLOUT << 16 | POLLOUT)         # events and revents, in either order of bytes
-        return self.poll(pollfd, 1, 0) and pollfd[1] == POLLOUT << 16 | POLLOUT
+        pollfd = self.words(2, POLLOUT)
+        return self.poll(pollfd, 1, 0) and pollfd[1] == POLLOUT
 
     # sets: (permitted, effective, inheritable)
 
@@ -867,7 +865,7 @@ class Linux:
     def set_step(self, permitted, effective, inheritable):
         """The step that makes these the process's sets; its cap_t is kept for as long as the process lives."""
         sets = [mask.to_bytes(8, 'little') for mask in (effective, permitted, inheritable)]
-        cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + bytes(byte for triple in zip(*sets) for byte in triple))
+        cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + b''.join(map(bytes, zip(*sets))))
         return ('cap_set_proc: permitted {1}; effective {2}; inheritable {3}', self.set_proc, cap,
                 CapSet(permitted), CapSet(effective), CapSet(inheritable))
 
@@ -887,7 +885,7 @@ class Linux:
         buffer = self.words()
         size = self.cap_copy_ext(buffer, cap, 64)
         self.cap_free(cap)
-        raw = bytes(buffer)[:size]
+        raw = bytes(buffer)
         if raw[:4] != CAP_EXT_MAGIC or size != 5 + 3 * raw[4]:
             raise OSError(errno.EPROTO, 'this libcap writes sets in another form', 'cap_copy_ext')
         effective, permitted, inheritable = (CapSet(int.from_bytes(raw[i::3], 'little')) for i in (5, 6, 7))
@@ -911,14 +909,13 @@ class Linux:
         names, flags = clause[:split].lower(), clause[split:].lower() or '+ep'
         names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word
                  for word in names.split(',') if word]
-        guess = ','.join(word if word in known else _nearest(word, known) or word for word in names) or 'cap_...'
-        guess += flags
+        guess = (','.join(_nearest(word, known) or word for word in names) or 'cap_...') + flags
         return '"%s" is not a clause of cap_from_text(3)%s%s' % (
             clause, '' if split < len(clause) else ': it has no flags, such as +ep',
             ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
 
     def powerful(self, fields):
-        return list(CapSet((fields['permitted'] | fields['inheritable']) & ROOT_EQUIVALENT))
+        return CapSet((fields['permitted'] | fields['inheritable']) & ROOT_EQUIVALENT)
 
     # reading
 
@@ -942,7 +939,7 @@ class Linux:
 
     def read(self):
         data = self.words(*[0xa5a5a5a5] * 6)    # a call that lies leaves it so; low words of three sets, then high ones
-        self.capget(self.header, data)
+        self.capget(self.words(0x20080522), data)       # _LINUX_CAPABILITY_VERSION_3; 0, this thread
         effective, permitted, inheritable = (CapSet(data[i] | data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
             raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
@@ -1035,7 +1032,7 @@ class Linux:
 
     def fit(self, goal, found, want, exec, whole):
         """Settle what depends on the process, in goal; (refusals, warnings)."""
-        root, setpcap = goal.uid[0] == 0, found.permitted & CAP_SETPCAP
+        root, setpcap = 0 in goal.uid, found.permitted & CAP_SETPCAP
         kept = CapSet(found.bounding & goal.bounding)
         goal.bounding = kept if setpcap else found.bounding
         warnings = [
@@ -1047,10 +1044,10 @@ class Linux:
         if whole:
             return [threads], warnings
         goal.securebits = found.securebits & ~SECBIT_KEEP_CAPS | root * (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
-        permitted, inheritable, ambient = goal.permitted, goal.inheritable, goal.ambient
-        missing = CapSet(permitted & ~found.permitted)
+        ambient = goal.ambient
+        missing = CapSet(goal.permitted & ~found.permitted)
         unbound = CapSet(missing & ~found.bounding)
-        beyond = CapSet(inheritable & ~missing & ~found.inheritable & ~(found.bounding & found.permitted))
+        beyond = CapSet(goal.inheritable & ~missing & ~found.inheritable & ~(found.bounding & found.permitted))
         passive = CapSet(ambient & ~goal.effective)
         return [
             threads,
@@ -1094,7 +1091,7 @@ class Linux:
     @staticmethod
     def keep(found, goal):
         """Must capabilities be kept over the change of user?"""
-        return (goal.permitted | goal.inheritable) and goal.uid[0] != 0 and 0 in found.uid
+        return (goal.permitted | goal.inheritable) and 0 not in goal.uid and 0 in found.uid
 
     # steps
 
@@ -1111,7 +1108,7 @@ class Linux:
             drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, (PR_CAPBSET_DROP,), (0, 0, 0)),
             goal.securebits & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
                                                         PR_SET_SECUREBITS, goal.securebits, 0, 0, 0),
-            goal.uid[0] == 0 and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
+            0 in goal.uid and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
         ]
 
     def after(self, found, goal, whole):
