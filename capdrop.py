@@ -1226,24 +1226,29 @@ def plan(security: Security, exec: bool = False, no_new_privs: bool = True) -> P
     return p
 
 
-def _goal(security, exec, no_new_privs, errors=None):
-    """A Plan with what the stanza and the name service say; looks at no process.
+def _raise(error):
+    raise error from None
 
-    user is the account (a passwd entry) that is named, default the one for who names none, or None; uid, gid and groups
-    are None where the account or the process decides.  Raises the first ConfigError, or adds them all to `errors`.
+
+def _goal(security, exec, no_new_privs, wrong=_raise):
+    """A Plan with what the stanza and the name service say; looks at no process.  wrong(e) for each ConfigError.
+
+    user is the account (a passwd entry) that is named, default that of who names none, or None; uid, gid and groups are
+    None where the account or the process decides.
     """
     import grp
     import pwd
-    p, found = Plan(security, exec, no_new_privs), [] if errors is None else errors
-    text = getattr(security, p.platform.option)
+    p = Plan(security, exec, no_new_privs)
+    platform, option = p.platform, p.platform.option
+    text = getattr(security, option)
 
     def look_up(option, text, by_name=grp.getgrnam, by_number=grp.getgrgid):
         """(the id, its entry or None) of a name or, if there is none of that name, a number."""
-        entry, largest = _quietly(by_name, os.fsdecode(text.encode('utf-8'))), p.platform.largest_id
+        entry = _quietly(by_name, os.fsdecode(text.encode('utf-8')))
         number = entry[2] if entry else int(text) if set(text) <= set('0123456789') else None
-        if number is None or not 0 <= number <= largest:
-            found.append(security.error(option, 'there is no account or group %s' if number is None else
-                                        '%%s is not an id from 0 to %d' % largest, text))
+        if number is None or not 0 <= number <= platform.largest_id:
+            wrong(security.error(option, 'there is no account or group %s' if number is None else
+                                 '%%s is not an id from 0 to %d' % platform.largest_id, text))
             return None, None
         return number, entry or _quietly(by_number, number)
 
@@ -1254,7 +1259,7 @@ def _goal(security, exec, no_new_privs, errors=None):
     if security.group is not None:
         p.gid = look_up('group', security.group)[0]
     elif p.uid is not None and p.user is None:
-        found.append(security.error('user', '%s has no account, so no primary group: name a group', security.user))
+        wrong(security.error('user', '%s has no account, so no primary group: name a group', security.user))
     if security.supplemental_groups is not None:
         names = set(security.supplemental_groups)
         most = 8 if len(names) <= 8 else os.sysconf('SC_NGROUPS_MAX')       # which opens a file; every system takes 8
@@ -1263,14 +1268,12 @@ def _goal(security, exec, no_new_privs, errors=None):
         p.groups = tuple(sorted({look_up('supplemental_groups', name)[0] for name in names} - {None}))
     if text is not None:
         try:
-            p.want = p.platform.parse(text)
-            p.powerful = tuple(p.platform.powerful(p.want))
+            p.want = platform.parse(text)
+            p.powerful = tuple(platform.powerful(p.want))
         except ValueError as e:
-            private = security.place(p.platform.option)[0] in security.private
+            private = security.place(option)[0] in security.private
             message, offset = e.args
-            found.append(security.error(p.platform.option, 'not a value for it' if private else message, offset=offset))
-    if errors is None and found:
-        raise found[0]
+            wrong(security.error(option, 'not a value for it' if private else message, offset=offset))
     return p
 
 
@@ -1508,7 +1511,7 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
     p = security if isinstance(security, Plan) else _refusing(_goal, security, True, no_new_privs)
     argv = [os.fsencode(word) for word in argv]
     env = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
-    if not p.exec or not argv or any(b'\0' in word for word in argv + list(env) + list(env.values())):
+    if not p.exec or not argv or b'\0' in b''.join([*argv, *env, *env.values()]):
         raise ValueError('launch needs a plan(..., exec=True), a command, and no NUL in it or its environment')
     path = env.get(b'PATH', os.fsencode(os.defpath)).split(b':')
     search = [directory + b'/' for directory in path if directory[:1] == b'/'] if argv[0] else []
@@ -1550,10 +1553,10 @@ def _ready(p, signals, launching):
     earlier = p.found
     p.platform.hold()
     _fit(p)
-    changed = earlier.differences(p.found) if earlier is not None else []
+    changed = earlier and earlier.differences(p.found)
     if changed and p.steps:
         raise RefusedError('this process is no longer as the plan found it: %s changed' % ', '.join(
-            name for name, _, _ in changed))
+            row[0] for row in changed))
     if p.refusals:
         raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
     for text in () if p.quiet else p.warnings:
@@ -1627,7 +1630,8 @@ def _exec(p, directories, argv, env):
     try:
         if p.goal.uid[0] != p.found.uid[0]:
             user = p.account
-            env = {name: value for name, value in env.items() if name not in (b'LOGNAME', b'SHELL', b'USER')}
+            for name in b'LOGNAME', b'SHELL', b'USER':
+                env.pop(name, None)
             env.update(zip((b'HOME', b'SHELL', b'USER', b'LOGNAME'), map(os.fsencode, (
                 user.pw_dir, user.pw_shell or '/bin/sh', user.pw_name, user.pw_name) if user else '/')))
         for directory in directories:
@@ -1649,9 +1653,9 @@ def _preload():
     for name in ('_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale '
                  'signal socket stringprep threading tokenize traceback unicodedata warnings').split():
         _quietly(__import__, name)
-    for name, lazy in ('concurrent.futures', 'thread'), ('multiprocessing', 'popen_fork'):
-        if name in sys.modules:                 # asyncio's executor, for one
-            _quietly(__import__, name + '.' + lazy)
+    for name in 'concurrent.futures.thread', 'multiprocessing.popen_fork':
+        if name.rpartition('.')[0] in sys.modules:          # asyncio's executor, for one
+            _quietly(__import__, name)
     _quietly('x'.encode, 'idna')                # importing is not enough: the codec registry remembers what it found
     _quietly('\xfc'.encode, 'punycode')
     time.tzset()
@@ -1865,7 +1869,7 @@ def _check(file, overrides, flags, command):
     security, errors = Security(), []
     try:
         security = _configured(file, overrides)
-        p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors)
+        p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors.append)
         if not errors and p.uid is not None:
             p.goal, p.notes = State(_aim(p, State({'uid': (0,), 'gid': (0,)}), False)), security.notes
             _distrust(p, lambda text: p.note(None, text))
