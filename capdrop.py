@@ -101,11 +101,16 @@ def _quietly(call, *args):
         return None
 
 
+def _untrue(message, what=None):
+    """The error of a call, `what`, that returned and yet did not do what it is for."""
+    return OSError(errno.EPROTO, message, what)
+
+
 def _close(fd):
     """Close a descriptor that must not outlive the drop; one on a directory leads out of a jail."""
     os.close(fd)
     if _quietly(os.fstat, fd) is not None:
-        raise OSError(errno.EPROTO, 'the descriptor is still open', 'close')
+        raise _untrue('the descriptor is still open', 'close')
 
 
 def _nearest(word, words):
@@ -797,6 +802,14 @@ class CapSet(int):
 CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = (CapSet(1 << n) for n in (6, 7, 8, 18))      # linux/capability.h
 
 
+def _contents(path):
+    fd = os.open(path, os.O_RDONLY)         # open() costs four times as much
+    try:
+        return b''.join(iter(lambda: os.read(fd, 65536), b'')).decode('utf-8', 'replace').strip()
+    finally:
+        os.close(fd)
+
+
 class Linux:
     """Capabilities: capabilities(7), prctl(2), capget(2), cap_from_text(3), cap_get_proc(3)."""
 
@@ -874,8 +887,9 @@ class Linux:
 
     def parse(self, text):
         """The sets that a text names; ValueError(message, offset of the clause)."""
-        cap, offset = _quietly(self.cap_from_text, text.encode('ascii')), 0
+        cap = _quietly(self.cap_from_text, text.encode('ascii'))
         if cap is None:
+            offset = 0
             for clause in text.split():
                 offset = text.index(clause, offset)
                 if not self.takes(clause):
@@ -887,7 +901,7 @@ class Linux:
         self.cap_free(cap)
         raw = bytes(buffer)
         if raw[:4] != CAP_EXT_MAGIC or size != 5 + 3 * raw[4]:
-            raise OSError(errno.EPROTO, 'this libcap writes sets in another form', 'cap_copy_ext')
+            raise _untrue('this libcap writes sets in another form', 'cap_copy_ext')
         effective, permitted, inheritable = (CapSet(int.from_bytes(raw[i::3], 'little')) for i in (5, 6, 7))
         unknown = CapSet((permitted | effective | inheritable) & ~self.every)
         if unknown:
@@ -935,14 +949,14 @@ class Linux:
                 return CapSet(sum(map(int.__lshift__, bits, range(64))))
             if set(bits) == {-1}:
                 return None
-        raise OSError(errno.EPROTO, 'does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
+        raise _untrue('does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
 
     def read(self):
         data = self.words(*[0xa5a5a5a5] * 6)    # a call that lies leaves it so; low words of three sets, then high ones
         self.capget(self.words(0x20080522), data)       # _LINUX_CAPABILITY_VERSION_3; 0, this thread
         effective, permitted, inheritable = (CapSet(data[i] | data[i + 3] << 32) for i in range(3))
         if (effective | permitted | inheritable) & ~self.every:
-            raise OSError(errno.EPROTO, 'did not fill its buffer', 'capget')
+            raise _untrue('did not fill its buffer', 'capget')
         get = lambda option: self.raw_prctl(option, *self.numbers[:1] * 4)
         bounding = self.bits(PR_CAPBSET_READ)
         ambient = self.bits(PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET])
@@ -950,7 +964,7 @@ class Linux:
         state = {
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
             'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
-            'inheritable': inheritable, 'ambient': ambient or CapSet(0), 'bounding': bounding,
+            'inheritable': inheritable, 'ambient': ambient or CapSet(), 'bounding': bounding,
             'securebits': get(PR_GET_SECUREBITS), 'keepcaps': get(PR_GET_KEEPCAPS),
             'no_new_privs': get(PR_GET_NO_NEW_PRIVS), 'threads': self.threads(), 'root': _identity('/')}
         for name, value in state.items():
@@ -1023,8 +1037,8 @@ class Linux:
                 if state.permitted & cap and not (what == 'groups' and self.deny)}
 
     def goal(self, want, exec, no_new_privs):
-        goal = dict(want or dict.fromkeys(('permitted', 'effective', 'inheritable'), CapSet(0)), keepcaps=0)
-        goal['ambient'] = goal['permitted'] if exec else CapSet(0)
+        goal = dict(want or dict.fromkeys(('permitted', 'effective', 'inheritable'), CapSet()), keepcaps=0)
+        goal['ambient'] = goal['permitted'] if exec else CapSet()
         goal['inheritable'] = CapSet(goal['inheritable'] | goal['ambient'])
         if no_new_privs:
             goal.update(no_new_privs=1, bounding=CapSet(goal['permitted'] | goal['inheritable']))
@@ -1055,7 +1069,7 @@ class Linux:
              if self.raw_syscall(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
              self.errno() == errno.EBADFD] and          # one that is not enabled yet
             'an io_uring is registered without a descriptor: its requests keep the rights of now',
-            not exec and IO_URING in (_quietly(self.contents, '/proc/self/maps') or '') and       # exec ends it
+            not exec and IO_URING in (_quietly(_contents, '/proc/self/maps') or '') and       # exec ends it
             'an io_uring is mapped without a descriptor: its requests keep the rights of now: unmap it',
             missing and '%s: not in this process\'s permitted set%s' % (
                 missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
@@ -1073,17 +1087,9 @@ class Linux:
             'user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, and so cap_setpcap',
         ], warnings
 
-    @staticmethod
-    def contents(path):
-        fd = os.open(path, os.O_RDONLY)         # open() costs four times as much
-        try:
-            return b''.join(iter(lambda: os.read(fd, 65536), b'')).decode('utf-8', 'replace').strip()
-        finally:
-            os.close(fd)
-
     def several(self, count):
         tasks = sorted(_quietly(os.listdir, '/proc/self/task') or (), key=int)
-        names = ['%s %s' % (task, _quietly(self.contents, '/proc/self/task/%s/comm' % task)) for task in tasks]
+        names = ['%s %s' % (task, _quietly(_contents, '/proc/self/task/%s/comm' % task)) for task in tasks]
         return ('more than one thread (%s): capabilities are per thread and the others would keep theirs; drop before '
                 'starting threads' % (_printable(', '.join(names)) or 'no /proc to list them') if count else
                 'cannot tell whether this process has one thread: unshare(2) is blocked and /proc is not mounted')
@@ -1130,13 +1136,13 @@ class Linux:
     def undump(self):
         self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         if self.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0):     # not of a State: every change of ids resets it
-            raise OSError(errno.EPROTO, 'the process is still dumpable', 'prctl')
+            raise _untrue('the process is still dumpable', 'prctl')
 
     def regain(self, found, goal):
         return [found.permitted & ~goal.permitted and self.set_step(found.permitted, found.permitted, 0)]
 
     def hold(self):
-        self.deny = _quietly(self.contents, '/proc/self/setgroups') == 'deny'       # user_namespaces(7)
+        self.deny = _quietly(_contents, '/proc/self/setgroups') == 'deny'       # user_namespaces(7)
         for _ in range(100):                    # a thread that was joined lives on for a moment in the kernel
             if self.threads() <= 1:
                 break
@@ -1152,7 +1158,7 @@ class Linux:
 def _solaris():
     """The platform of SunOS, from the file beside this one, wherever the two were copied to."""
     from importlib.util import module_from_spec, spec_from_file_location
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'solaris_priv.py')
+    path = os.path.abspath(os.path.join(__file__, '..', 'solaris_priv.py'))
     if not os.path.exists(path):
         raise OSError(errno.ENOENT, 'on SunOS solaris_priv.py is needed beside capdrop.py')
     spec = spec_from_file_location('solaris_priv', path)
@@ -1308,7 +1314,7 @@ def _fit(p):
         if new not in old[:2] and what not in rights:
             refuse('cannot change %s to %d: %s' % (what, new, lacks(what)))
     if p.groups is not None:
-        if 'groups' not in rights and set(goal.groups) - {gid} != set(found.groups) - {gid}:
+        if 'groups' not in rights and (set(goal.groups) ^ set(found.groups)) - {gid}:
             refuse('cannot change the supplementary groups, %s, to %s: %s%s' % (
                 _show(found.groups), _show(goal.groups), lacks('groups'), platform.denied))
     elif 'groups' in rights:
@@ -1322,7 +1328,8 @@ def _fit(p):
 
     # the sets, the descriptors, the root directory
     refusals, warnings = platform.fit(goal, found, p.want, p.exec, p.whole)
-    p.refusals += filter(None, refusals + _descriptors(p))
+    p.refusals += filter(None, refusals)
+    _descriptors(p, refuse)
     p.note(platform.option, *warnings, not p.no_new_privs and not p.whole and platform.waived)
     if security.chroot is not None:
         if 'chroot' not in rights:
@@ -1359,11 +1366,13 @@ def _steps(p, may_set_groups):
 def _attempts(p):
     """What must fail afterwards; not made where a retained right would allow it, or nothing is to be regained."""
     platform, found, goal = p.platform, p.found, p.goal
-    kept, uid, gid = platform.rights(goal), goal.uid[0], goal.gid[0]
-    rows = [platform.setuid(old) for old in sorted(set(found.uid) - {uid}) if 'user' not in kept and uid != 0]
-    rows += [platform.setgid(old) for old in sorted(set(found.gid) - {gid}) if 'group' not in kept]
-    if set(found.groups) - {gid} != set(goal.groups) - {gid} and 'group' not in kept:
-        rows.append(('setgroups({})', platform.setgroups, list(found.groups)))
+    kept, gids = platform.rights(goal), set(goal.gid)
+    rows = [platform.setuid(old) for old in sorted(set(found.uid) - set(goal.uid))
+            if 'user' not in kept and 0 not in goal.uid]
+    if 'group' not in kept:
+        rows += [platform.setgid(old) for old in sorted(set(found.gid) - gids)]
+        if (set(found.groups) ^ set(goal.groups)) - gids:
+            rows.append(('setgroups({})', platform.setgroups, list(found.groups)))
     return [row for row in rows + platform.regain(found, goal) if row]
 
 
@@ -1382,23 +1391,22 @@ def _open_jail(path):
 def _at_root(identity):
     for path in '/', '.':
         if _identity(path) != identity:
-            raise OSError(errno.EPROTO, 'not the directory that was opened', path)
+            raise _untrue('not the directory that was opened', path)
 
 
-def _descriptors(p):
-    """Why open descriptors stand against the drop: what was opened keeps the rights of its opener."""
-    names, refusals = _quietly(os.listdir, '/proc/self/fd'), []
+def _descriptors(p, refuse):
+    """Refuse open descriptors that stand against the drop: what was opened keeps the rights of its opener."""
+    names = _quietly(os.listdir, '/proc/self/fd')
     jailed = p.security.chroot is not None
     for fd in map(int, names) if names is not None else range(min(os.sysconf('SC_OPEN_MAX'), 1 << 20) * jailed):
         st = _quietly(os.fstat, fd) if fd != p.platform.tasks else None     # or it is the listing's own, closed again
         kind = st and stat.S_IFMT(st.st_mode)
         path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) if kind in (0, stat.S_IFREG, stat.S_IFDIR) else ''
         if path == IO_URING:                    # of no type today
-            refusals.append('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
+            refuse('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
         elif kind == stat.S_IFDIR and jailed:
-            refusals.append('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (
+            refuse('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (
                 fd, _printable(path or 'unknown')))
-    return refusals
 
 
 def _may_enter(path, goal):
@@ -1514,7 +1522,7 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
     if not p.exec or not argv or b'\0' in b''.join([*argv, *env, *env.values()]):
         raise ValueError('launch needs a plan(..., exec=True), a command, and no NUL in it or its environment')
     path = env.get(b'PATH', os.fsencode(os.defpath)).split(b':')
-    search = [directory + b'/' for directory in path if directory[:1] == b'/'] if argv[0] else []
+    search = [directory + b'/' for directory in path if directory.startswith(b'/')] if argv[0] else []
     _drop(p, 'exit', True)
     _exec(p, [b''] if b'/' in argv[0] else search, argv, env)
 
@@ -1599,15 +1607,13 @@ def _run_steps(p, on_failure):
 def _read_back(p):
     wrong = p.goal.differences(State(p.platform.read()))
     if wrong:
-        raise OSError(errno.EPROTO, ', '.join(
+        raise _untrue(', '.join(
             '%s is %s, not %s' % (name, _show(has), _show(wanted)) for name, wanted, has in wrong))
 
 
 def _writable():
     import select
-    poll = select.poll()
-    poll.register(2, select.POLLOUT)
-    return [1 for _, events in poll.poll(0) if events & select.POLLOUT]
+    return select.select((), (2,), (), 0)[1]
 
 
 def _say(message, writable=_writable):
@@ -1626,7 +1632,7 @@ def _end(p, message, status):
 
 def _exec(p, directories, argv, env):
     """The command, or one line and 126 or 127.  os.execvp would import a module here."""
-    why, status = errno.ENOENT, 127
+    why = errno.ENOENT
     try:
         if p.goal.uid[0] != p.found.uid[0]:
             user = p.account
@@ -1639,13 +1645,14 @@ def _exec(p, directories, argv, env):
                 os.execve(directory + argv[0], argv, env)
             except OSError as e:
                 if e.errno not in (errno.ENOENT, errno.ENOTDIR):
-                    why, status = e.errno, 126
+                    why = e.errno
                     if why != errno.EACCES:
                         break
     except BaseException:
-        why, status = errno.EINVAL, 126
+        why = errno.EINVAL
     _end(p, '%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
-                          ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''), status)
+                          ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''),
+         127 if why == errno.ENOENT else 126)
 
 
 def _preload():
