@@ -107,10 +107,11 @@ def _untrue(message, what=None):
 
 
 def _close(fd):
-    """Close a descriptor that must not outlive the drop; one on a directory leads out of a jail."""
-    os.close(fd)
-    if _quietly(os.fstat, fd) is not None:
-        raise _untrue('the descriptor is still open', 'close')
+    """Close a descriptor, if there is one, that must not outlive the drop; one on a directory leads out of a jail."""
+    if fd is not None:
+        os.close(fd)
+        if _quietly(os.fstat, fd) is not None:
+            raise _untrue('the descriptor is still open', 'close')
 
 
 def _nearest(word, words):
@@ -777,8 +778,6 @@ CLONE_THREAD = 0x10000                                                  # linux/
 POLLOUT = 0x40004               # asm/poll.h: events and revents, in either order of bytes
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
 IO_URING = 'anon_inode:[io_uring]'                                      # its name in /proc
-NO_LIBCAP = ('libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, Alpine: libcap2 or libcap, '
-             'Buildroot: BR2_PACKAGE_LIBCAP)')
 
 # C functions, of libc and libcap: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer.
 # -1 or NULL raises OSError with errno and the name; where it is for the caller to judge, the function is raw_name.
@@ -827,16 +826,16 @@ class Linux:
             function_type = type('Function', (_ctypes.CFuncPtr,), {     # PYTHONAPI: no other thread runs during a call
                 '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO | _ctypes.FUNCFLAG_PYTHONAPI})
             dlsym, self.errno = _ctypes.dlsym, _ctypes.get_errno
-        except (ImportError, AttributeError, OSError) as e:
-            raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
-        try:
             # By soname: find_library runs programs as root.  What libcap needs, the C library, is searched as well.
             library = _ctypes.dlopen('libcap.so.2', 0)
+        except (ImportError, AttributeError) as e:
+            raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
         except OSError as e:
-            raise OSError(errno.ENOENT, '%s (%s)' % (NO_LIBCAP, e)) from None
+            raise OSError(errno.ENOENT, 'libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, '
+                          'Alpine: libcap2 or libcap, Buildroot: BR2_PACKAGE_LIBCAP) (%s)' % e) from None
 
         def check(result, function, args):
-            if result is None or result == -1:                  # the result first: errno may be stale
+            if result in (None, -1):                            # the result first: errno may be stale
                 raise OSError(self.errno(), os.strerror(self.errno()), function.name)
             return result
 
@@ -867,7 +866,7 @@ class Linux:
         pollfd = self.words(2, POLLOUT)
         return self.poll(pollfd, 1, 0) and pollfd[1] == POLLOUT
 
-    # sets: (permitted, effective, inheritable)
+    # sets: effective, permitted, inheritable
 
     def name(self, n):
         pointer = self.cap_to_name(n)
@@ -875,12 +874,11 @@ class Linux:
         self.cap_free(pointer)
         return name
 
-    def set_step(self, permitted, effective, inheritable):
+    def set_step(self, *sets):
         """The step that makes these the process's sets; its cap_t is kept for as long as the process lives."""
-        sets = [mask.to_bytes(8, 'little') for mask in (effective, permitted, inheritable)]
-        cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + b''.join(map(bytes, zip(*sets))))
-        return ('cap_set_proc: permitted {1}; effective {2}; inheritable {3}', self.set_proc, cap,
-                CapSet(permitted), CapSet(effective), CapSet(inheritable))
+        rows = zip(*(mask.to_bytes(8, 'little') for mask in sets))
+        cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + b''.join(map(bytes, rows)))
+        return ('cap_set_proc: permitted {2}; effective {1}; inheritable {3}', self.set_proc, cap, *sets)
 
     def set_proc(self, cap, *shown):
         self.cap_set_proc(cap)
@@ -919,13 +917,14 @@ class Linux:
 
     def meant(self, clause):
         """What is wrong with a clause that cap_from_text refuses."""
-        known, split = list(self.every), len(clause.replace('+', '=').replace('-', '=').partition('=')[0])
-        names, flags = clause[:split].lower(), clause[split:].lower() or '+ep'
+        known = list(self.every)
+        head = clause.lower().replace('+', '=').replace('-', '=').partition('=')[0]
+        flags = clause[len(head):].lower()
         names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word
-                 for word in names.split(',') if word]
-        guess = (','.join(_nearest(word, known) or word for word in names) or 'cap_...') + flags
+                 for word in head.split(',') if word]
+        guess = (','.join(_nearest(word, known) or word for word in names) or 'cap_...') + (flags or '+ep')
         return '"%s" is not a clause of cap_from_text(3)%s%s' % (
-            clause, '' if split < len(clause) else ': it has no flags, such as +ep',
+            clause, '' if flags else ': it has no flags, such as +ep',
             ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
 
     def powerful(self, fields):
@@ -1046,7 +1045,8 @@ class Linux:
 
     def fit(self, goal, found, want, exec, whole):
         """Settle what depends on the process, in goal; (refusals, warnings)."""
-        root, setpcap = 0 in goal.uid, found.permitted & CAP_SETPCAP
+        root = 0 in goal.uid
+        setpcap = found.permitted & CAP_SETPCAP
         kept = CapSet(found.bounding & goal.bounding)
         goal.bounding = kept if setpcap else found.bounding
         warnings = [
@@ -1105,7 +1105,7 @@ class Linux:
         needed = found.permitted & (CAP_SETUID | CAP_SETGID | CAP_SETPCAP | CAP_SYS_CHROOT)
         drops = CapSet(found.bounding & ~goal.bounding)
         raised = needed & ~found.effective and self.set_step(
-            found.permitted, found.effective | needed, found.inheritable)
+            CapSet(found.effective | needed), found.permitted, found.inheritable)
         return [raised] if whole else [
             raised,
             self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
@@ -1118,7 +1118,8 @@ class Linux:
         ]
 
     def after(self, found, goal, whole):
-        last, ambient = self.set_step(goal.permitted, goal.effective, goal.inheritable), goal.ambient
+        last = self.set_step(goal.effective, goal.permitted, goal.inheritable)
+        ambient = goal.ambient
         return [last] if whole else [
             (found.keepcaps or self.keep(found, goal)) and
             ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
@@ -1139,7 +1140,7 @@ class Linux:
             raise _untrue('the process is still dumpable', 'prctl')
 
     def regain(self, found, goal):
-        return [found.permitted & ~goal.permitted and self.set_step(found.permitted, found.permitted, 0)]
+        return [found.permitted & ~goal.permitted and self.set_step(found.permitted, found.permitted, CapSet())]
 
     def hold(self):
         self.deny = _quietly(_contents, '/proc/self/setgroups') == 'deny'       # user_namespaces(7)
@@ -1151,8 +1152,7 @@ class Linux:
 
     def release(self):
         tasks, self.tasks = self.tasks, None
-        if tasks is not None:
-            _close(tasks)
+        _close(tasks)
 
 
 def _solaris():
@@ -1197,7 +1197,7 @@ class Plan:
 
     def __init__(self, security: Security, exec: bool, no_new_privs: bool) -> None:
         self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
-        self.platform, self.notes = _platform(), list(security.notes)
+        self.notes = list(security.notes)
 
     @property
     def warnings(self) -> 'List[str]':
@@ -1210,9 +1210,8 @@ class Plan:
     def close(self):
         """Let go of what was opened to look at this process."""
         jail, self.jail = self.jail, None
-        self.platform.release()
-        if jail is not None:
-            _close(jail)
+        _platform().release()
+        _close(jail)
 
     def __str__(self):
         return '\n'.join(_plan_lines(self))
@@ -1225,7 +1224,7 @@ def plan(security: Security, exec: bool = False, no_new_privs: bool = True) -> P
     """
     p = _refusing(_goal, security, exec, no_new_privs)
     try:
-        p.platform.hold()
+        _platform().hold()
         _refusing(_fit, p)
     finally:
         p.close()
@@ -1245,7 +1244,8 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
     import grp
     import pwd
     p = Plan(security, exec, no_new_privs)
-    platform, option = p.platform, p.platform.option
+    platform = _platform()
+    option = platform.option
     text = getattr(security, option)
 
     def look_up(option, text, by_name=grp.getgrnam, by_number=grp.getgrgid):
@@ -1289,13 +1289,13 @@ def _aim(p, held, default):
     uid = p.uid if p.uid is not None else user.pw_uid if user else held.uid[1]
     gid = p.gid if p.gid is not None else user.pw_gid if user else held.gid[1]
     p.whole = uid == 0 and p.want is None         # documented: to run as root, leave the option out
-    sets = {} if p.whole else p.platform.goal(p.want, p.exec, p.no_new_privs)
+    sets = {} if p.whole else _platform().goal(p.want, p.exec, p.no_new_privs)
     return dict(sets, uid=(uid,) * len(held.uid), gid=(gid,) * len(held.gid), groups=p.groups or ())
 
 
 def _fit(p):
     """Hold the goal against this process: found, goal, steps, attempts, and why not: refusals."""
-    platform, security = p.platform, p.security
+    platform, security = _platform(), p.security
     p.refusals, p.notes, p.steps, p.attempts = [], list(security.notes), [], []
     refuse = p.refusals.append
     found = p.found = State(platform.read())
@@ -1303,11 +1303,14 @@ def _fit(p):
     lacks = lambda what: '%s is not in this process\'s permitted set' % platform.right[what]
 
     # the ids
-    if p.uid is None and p.default is None and 'user' in rights:
-        refuse(NO_USER)
-        return
-    if p.uid is None and 0 in found.uid and 'user' not in rights:
-        refuse('no user is named, and this process is root without the right to change that: %s' % lacks('user'))
+    if p.uid is None:
+        if 'user' not in rights:
+            if 0 in found.uid:
+                refuse('no user is named, and this process is root without the right to change that: %s' %
+                       lacks('user'))
+        elif p.default is None:
+            refuse(NO_USER)
+            return
     goal = p.goal = State(dict(found.fields(), **_aim(p, found, 'user' in rights)))
     gid = goal.gid[0]
     for what, new, old in (('user', goal.uid[0], found.uid), ('group', gid, found.gid)):
@@ -1342,16 +1345,17 @@ def _fit(p):
         except OSError as e:
             refuse('chroot: %s' % _because(e))
 
-    if security.writers and (0 in found.uid or rights):
+    if rights or 0 in found.uid:
         _distrust(p, refuse)
     _warn(p)
     if goal != found or p.jail is not None:     # not already held
-        p.steps, p.attempts = _steps(p, 'groups' in rights), _attempts(p)
+        p.steps = _steps(p, 'groups' in rights)
+        p.attempts = _attempts(found, goal)
 
 
 def _steps(p, may_set_groups):
     """The order of the drop, written here and in the platform's before and after, and nowhere else."""
-    platform, goal, jail = p.platform, p.goal, p.jail is not None
+    platform, goal, jail = _platform(), p.goal, p.jail is not None
     return [row for row in platform.before(p.found, goal, p.whole) + [
         may_set_groups and ('setgroups({})', platform.setgroups, list(goal.groups)),
         jail and ('fchdir(descriptor of the root to be)', os.fchdir, p.jail),
@@ -1363,9 +1367,9 @@ def _steps(p, may_set_groups):
     ] + platform.after(p.found, goal, p.whole) if row]
 
 
-def _attempts(p):
+def _attempts(found, goal):
     """What must fail afterwards; not made where a retained right would allow it, or nothing is to be regained."""
-    platform, found, goal = p.platform, p.found, p.goal
+    platform = _platform()
     kept, gids = platform.rights(goal), set(goal.gid)
     rows = [platform.setuid(old) for old in sorted(set(found.uid) - set(goal.uid))
             if 'user' not in kept and 0 not in goal.uid]
@@ -1396,10 +1400,10 @@ def _at_root(identity):
 
 def _descriptors(p, refuse):
     """Refuse open descriptors that stand against the drop: what was opened keeps the rights of its opener."""
-    names = _quietly(os.listdir, '/proc/self/fd')
+    names, tasks = _quietly(os.listdir, '/proc/self/fd'), _platform().tasks
     jailed = p.security.chroot is not None
     for fd in map(int, names) if names is not None else range(min(os.sysconf('SC_OPEN_MAX'), 1 << 20) * jailed):
-        st = _quietly(os.fstat, fd) if fd != p.platform.tasks else None     # or it is the listing's own, closed again
+        st = _quietly(os.fstat, fd) if fd != tasks else None        # or it is the listing's own, closed again
         kind = st and stat.S_IFMT(st.st_mode)
         path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) if kind in (0, stat.S_IFREG, stat.S_IFDIR) else ''
         if path == IO_URING:                    # of no type today
@@ -1439,7 +1443,7 @@ def _distrust(p, refuse):
                 p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
                        _printable(file))
         more = {'group': set(goal.gid) - _groups_of(user), 'supplemental_groups': set(goal.groups) - _groups_of(user),
-                p.platform.option: p.powerful}.get(option)
+                _platform().option: p.powerful}.get(option)
         if more:
             refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
                 _at(security.place(option)), option, _show(more)))
@@ -1447,7 +1451,7 @@ def _distrust(p, refuse):
 
 def _warn(p):
     """What is allowed and yet worth a line."""
-    goal, option, user = p.goal, p.platform.option, p.account
+    goal, option, user = p.goal, _platform().option, p.account
     uid = goal.uid[0]
     children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # or ECHILD
     library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
@@ -1466,11 +1470,12 @@ def _warn(p):
 def _plan_lines(p):
     security = p.security
     for option in OPTIONS:
-        value, places = getattr(security, option), security.where.get(option, ())
+        value = getattr(security, option)
+        places = security.where.get(option, ())
         shown = 'absent' if value is None else '"%s"' % value if isinstance(value, str) else '( %s )' % ' '.join(value)
-        unused = option in ('capabilities', 'privileges') and option != p.platform.option
-        yield ''.join(['%-20s %s' % (option, shown), ', not applied on this system' * unused] + [
-            ', %s %s' % (word, _at(place)[:-2]) for word, place in zip(('from', 'over', 'over'), places[::-1])])
+        unused = option in ('capabilities', 'privileges') and option != _platform().option
+        yield '%-20s %s%s%s' % (option, shown, ', not applied on this system' * unused, ''.join(
+            ', %s %s' % (word, _at(place)[:-2]) for word, place in zip(('from', 'over', 'over'), places[::-1])))
     if p.goal is not None:
         yield 'steps:' if p.steps else 'steps: none, this is already held'
         for number, row in enumerate(p.steps, 1):
@@ -1531,7 +1536,8 @@ def _drop(p, on_failure, launching):
     """Drop with every signal blocked and garbage collection off: a handler or finalizer of the caller's that ran
     half-way would run with rights that are about to go.  Handlers that are due run first, here."""
     signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
-    collecting, mask = gc.isenabled(), _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
+    collecting = gc.isenabled()
+    mask = _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
     begun = False               # not p.steps: a Plan made earlier has them before it is sure that they will run
     try:
         state = _refusing(_ready, p, signals, launching)
@@ -1548,7 +1554,7 @@ def _drop(p, on_failure, launching):
         except OSError as e:
             if e.__traceback__.tb_next is not None or not begun:
                 raise                           # not the call's own, but of a handler that was due
-            _end(p, 'half-dropped and so ended: signals stay blocked: %s' % e.strerror, 125)
+            _end('half-dropped and so ended: signals stay blocked: %s' % e.strerror)
 
 
 def _ready(p, signals, launching):
@@ -1559,7 +1565,7 @@ def _ready(p, signals, launching):
     if caught - set(_signal.pthread_sigmask(_signal.SIG_BLOCK, ())):
         raise RefusedError('signals cannot be blocked')
     earlier = p.found
-    p.platform.hold()
+    _platform().hold()
     _fit(p)
     changed = earlier and earlier.differences(p.found)
     if changed and p.steps:
@@ -1568,7 +1574,7 @@ def _ready(p, signals, launching):
     if p.refusals:
         raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
     for text in () if p.quiet else p.warnings:
-        _say('warning: ' + text, p.platform.writable)
+        _say('warning: ' + text)
     ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends
     for number in sorted(caught | ignored) if launching else ():
         if number in ignored:
@@ -1601,11 +1607,11 @@ def _run_steps(p, on_failure):
             doing.format(*args), e if not isinstance(e, OSError) else e.strerror if args else _because(e))
         if on_failure == 'raise':
             raise HalfDropped(failure) from None
-        _end(p, failure, 125)
+        _end(failure)
 
 
 def _read_back(p):
-    wrong = p.goal.differences(State(p.platform.read()))
+    wrong = p.goal.differences(State(_platform().read()))
     if wrong:
         raise _untrue(', '.join(
             '%s is %s, not %s' % (name, _show(has), _show(wanted)) for name, wanted, has in wrong))
@@ -1616,16 +1622,16 @@ def _writable():
     return select.select((), (2,), (), 0)[1]
 
 
-def _say(message, writable=_writable):
+def _say(message):
     """One line on descriptor 2, if that takes it without blocking: POLLOUT says that a pipe has room for 4096 bytes."""
-    if _quietly(writable):
+    if _quietly(_loaded[0].writable if _loaded else _writable):
         _quietly(os.write, 2, ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:2999] + b'\n')
 
 
-def _end(p, message, status):
+def _end(message, status=125):
     try:
         _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
-        _say(message, p.platform.writable)
+        _say(message)
     finally:
         os._exit(status)
 
@@ -1650,7 +1656,7 @@ def _exec(p, directories, argv, env):
                         break
     except BaseException:
         why = errno.EINVAL
-    _end(p, '%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
+    _end('%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
                           ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''),
          127 if why == errno.ENOENT else 126)
 
@@ -1715,13 +1721,13 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
     Raises ConfigError, and RefusedError where that cannot be told.  proc(5), capabilities(7), ucred_get(3C).
     """
     p, (first, others) = _refusing(_goal, security, False, no_new_privs), _refusing(_look, pid)
-    tasks, around, audits = [('', first)] + others, _refusing(p.platform.around), {}
+    tasks, around, audits = [('', first)] + others, _refusing(_platform().around), {}
     if any(set(around) - set(fields) for _, fields in tasks):
         raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
                            'cap_sys_ptrace' % pid)
     if p.uid is None and p.default is None and 0 in first['uid']:
         raise RefusedError(NO_USER)
-    unseen = [name for name in _refusing(p.platform.read) if name not in first]
+    unseen = [name for name in _refusing(_platform().read) if name not in first]
     elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
     if elsewhere or security.chroot is not None:
         around.update((name, first[name]) for name in around if name != 'user_ns')  # which all of its threads share
@@ -1760,7 +1766,7 @@ def _compared(p, around, wanted, tasks):
             elif name in around:                # it is that one or another
                 mark = 'more and less'
             else:
-                members = set if isinstance(want, tuple) else p.platform.names
+                members = set if isinstance(want, tuple) else _platform().names
                 holds, asked = members(has), members(want)
                 primary = set(wanted['gid']) if name == 'groups' else set()
                 more, less = holds - asked - primary, name != may_lack and asked - holds - primary
