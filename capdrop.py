@@ -821,18 +821,20 @@ class Linux:
 
     def __init__(self):
         try:
-            import _ctypes          # what ctypes is made of: the rest of it takes longer to import than a drop takes
-            kinds = {code: type('c_' + code, (_ctypes._SimpleCData,), {'_type_': code}) for code in 'iILzP'}
-            function_type = type('Function', (_ctypes.CFuncPtr,), {     # PYTHONAPI: no other thread runs during a call
-                '_flags_': _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO | _ctypes.FUNCFLAG_PYTHONAPI})
-            dlsym, self.errno = _ctypes.dlsym, _ctypes.get_errno
+            # What ctypes is made of: the rest of it takes longer to import than a drop takes.
+            from _ctypes import (CFuncPtr, FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, _SimpleCData,
+                                 dlopen, dlsym, get_errno)
             # By soname: find_library runs programs as root.  What libcap needs, the C library, is searched as well.
-            library = _ctypes.dlopen('libcap.so.2', 0)
-        except (ImportError, AttributeError) as e:
+            library = dlopen('libcap.so.2', 0)
+        except ImportError as e:
             raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
         except OSError as e:
             raise OSError(errno.ENOENT, 'libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, '
                           'Alpine: libcap2 or libcap, Buildroot: BR2_PACKAGE_LIBCAP) (%s)' % e) from None
+        kinds = {code: type('c_' + code, (_SimpleCData,), {'_type_': code}) for code in 'iILzP'}
+        function_type = type('Function', (CFuncPtr,), {         # PYTHONAPI: no other thread runs during a call
+            '_flags_': FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO | FUNCFLAG_PYTHONAPI})
+        self.errno = get_errno
 
         def check(result, function, args):
             if result in (None, -1):                            # the result first: errno may be stale
@@ -1241,14 +1243,14 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
     user is the account (a passwd entry) that is named, default that of who names none, or None; uid, gid and groups are
     None where the account or the process decides.
     """
-    import grp
-    import pwd
+    from grp import getgrgid, getgrnam
+    from pwd import getpwnam, getpwuid
     p = Plan(security, exec, no_new_privs)
     platform = _platform()
     option = platform.option
     text = getattr(security, option)
 
-    def look_up(option, text, by_name=grp.getgrnam, by_number=grp.getgrgid):
+    def look_up(option, text, by_name=getgrnam, by_number=getgrgid):
         """(the id, its entry or None) of a name or, if there is none of that name, a number."""
         entry = _quietly(by_name, os.fsdecode(text.encode('utf-8')))
         number = entry[2] if entry else int(text) if set(text) <= set('0123456789') else None
@@ -1259,9 +1261,9 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
         return number, entry or _quietly(by_number, number)
 
     if security.user is not None:
-        p.uid, p.user = look_up('user', security.user, pwd.getpwnam, pwd.getpwuid)
+        p.uid, p.user = look_up('user', security.user, getpwnam, getpwuid)
     else:
-        p.default = _quietly(pwd.getpwnam, DEFAULT_USER)        # it may not be needed
+        p.default = _quietly(getpwnam, DEFAULT_USER)        # it may not be needed
     if security.group is not None:
         p.gid = look_up('group', security.group)[0]
     elif p.uid is not None and p.user is None:
