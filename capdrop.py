@@ -817,7 +817,7 @@ class Linux:
     right = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID, 'chroot': CAP_SYS_CHROOT}
     denied = ', or /proc/self/setgroups says deny'      # user_namespaces(7)
     waived = 'no_new_privs is waived: setuid and file-capability programs can raise privileges'
-    tasks, deny = None, False
+    tasks = None
 
     def __init__(self):
         try:
@@ -831,14 +831,14 @@ class Linux:
         except OSError as e:
             raise OSError(errno.ENOENT, 'libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, '
                           'Alpine: libcap2 or libcap, Buildroot: BR2_PACKAGE_LIBCAP) (%s)' % e) from None
-        kinds = {code: type('c_' + code, (_SimpleCData,), {'_type_': code}) for code in 'iILzP'}
+        kinds = {code: type(code, (_SimpleCData,), {'_type_': code}) for code in 'iILzP'}
         function_type = type('Function', (CFuncPtr,), {         # PYTHONAPI: no other thread runs during a call
             '_flags_': FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO | FUNCFLAG_PYTHONAPI})
         self.errno = get_errno
 
         def check(result, function, args):
             if result in (None, -1):                            # the result first: errno may be stale
-                raise OSError(self.errno(), os.strerror(self.errno()), function.name)
+                raise OSError(get_errno(), os.strerror(get_errno()), function.name)
             return result
 
         for row in FUNCTIONS:
@@ -886,7 +886,6 @@ class Linux:
         self.cap_set_proc(cap)
 
     def parse(self, text):
-        """The sets that a text names; ValueError(message, offset of the clause)."""
         cap = _quietly(self.cap_from_text, text.encode('ascii'))
         if cap is None:
             offset = 0
@@ -1046,7 +1045,6 @@ class Linux:
         return goal
 
     def fit(self, goal, found, want, exec, whole):
-        """Settle what depends on the process, in goal; (refusals, warnings)."""
         root = 0 in goal.uid
         setpcap = found.permitted & CAP_SETPCAP
         kept = CapSet(found.bounding & goal.bounding)
@@ -1270,9 +1268,10 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
         wrong(security.error('user', '%s has no account, so no primary group: name a group', security.user))
     if security.supplemental_groups is not None:
         names = set(security.supplemental_groups)
-        most = 8 if len(names) <= 8 else os.sysconf('SC_NGROUPS_MAX')       # which opens a file; every system takes 8
-        if len(names) > most:                   # before they are all looked up
-            raise RefusedError('%d supplementary groups: this system takes %d' % (len(names), most))
+        if len(names) > 8:                      # which every system takes; to ask for the limit opens a file
+            most = os.sysconf('SC_NGROUPS_MAX')
+            if len(names) > most:               # before they are all looked up
+                raise RefusedError('%d supplementary groups: this system takes %d' % (len(names), most))
         p.groups = tuple(sorted({look_up('supplemental_groups', name)[0] for name in names} - {None}))
     if text is not None:
         try:
