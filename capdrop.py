@@ -1235,8 +1235,8 @@ def _raise(error):
     raise error from None
 
 
-def _goal(security, exec, no_new_privs, wrong=_raise):
-    """A Plan with what the stanza and the name service say; looks at no process.  wrong(e) for each ConfigError.
+def _goal(security, exec, no_new_privs, refuse=_raise):
+    """A Plan with what the stanza and the name service say; looks at no process.  refuse(e) for each ConfigError.
 
     user is the account (a passwd entry) that is named, default that of who names none, or None; uid, gid and groups are
     None where the account or the process decides.
@@ -1253,8 +1253,8 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
         entry = _quietly(by_name, os.fsdecode(text.encode('utf-8')))
         number = entry[2] if entry else int(text) if set(text) <= set('0123456789') else None
         if number is None or not 0 <= number <= platform.largest_id:
-            wrong(security.error(option, 'there is no account or group %s' if number is None else
-                                 '%%s is not an id from 0 to %d' % platform.largest_id, text))
+            refuse(security.error(option, 'there is no account or group %s' if number is None else
+                                  '%%s is not an id from 0 to %d' % platform.largest_id, text))
             return None, None
         return number, entry or _quietly(by_number, number)
 
@@ -1265,7 +1265,7 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
     if security.group is not None:
         p.gid = look_up('group', security.group)[0]
     elif p.uid is not None and p.user is None:
-        wrong(security.error('user', '%s has no account, so no primary group: name a group', security.user))
+        refuse(security.error('user', '%s has no account, so no primary group: name a group', security.user))
     if security.supplemental_groups is not None:
         names = set(security.supplemental_groups)
         if len(names) > 8:                      # which every system takes; to ask for the limit opens a file
@@ -1280,7 +1280,7 @@ def _goal(security, exec, no_new_privs, wrong=_raise):
         except ValueError as e:
             private = security.place(option)[0] in security.private
             message, offset = e.args
-            wrong(security.error(option, 'not a value for it' if private else message, offset=offset))
+            refuse(security.error(option, 'not a value for it' if private else message, offset=offset))
     return p
 
 
