@@ -880,10 +880,7 @@ class Linux:
         """The step that makes these the process's sets; its cap_t is kept for as long as the process lives."""
         rows = zip(*(mask.to_bytes(8, 'little') for mask in sets))
         cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + b''.join(map(bytes, rows)))
-        return ('cap_set_proc: permitted {2}; effective {1}; inheritable {3}', self.set_proc, cap, *sets)
-
-    def set_proc(self, cap, *shown):
-        self.cap_set_proc(cap)
+        return ('cap_set_proc: permitted {1}; effective {0}; inheritable {2}', lambda *_: self.cap_set_proc(cap), *sets)
 
     def parse(self, text):
         cap = _quietly(self.cap_from_text, text.encode('ascii'))
