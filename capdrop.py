@@ -1655,7 +1655,7 @@ def _exec(p, directories, argv, env):
     except BaseException:
         why = errno.EINVAL
     _end('%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
-                          ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''),
+                       ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''),
          127 if why == errno.ENOENT else 126)
 
 
