@@ -780,9 +780,10 @@ IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/un
 IO_URING = 'anon_inode:[io_uring]'                                      # its name in /proc
 
 # C functions, of libc and libcap: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer.
-# -1 or NULL raises OSError with errno and the name; where it is for the caller to judge, the function is raw_name.
-FUNCTIONS = ('prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi', 'prctl i i raw',
-             'syscall i LLLLLLL raw', 'unshare i i raw', 'cap_free i P', 'cap_from_text P P', 'cap_to_name P i',
+# -1 or NULL raises OSError with errno and the name; of raw_NAME that is for the caller to judge.  raw_prctl is passed
+# numbers made once, and needs half the time.
+FUNCTIONS = ('prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi', 'raw_prctl i',
+             'raw_syscall i LLLLLLL', 'raw_unshare i i', 'cap_free i P', 'cap_from_text P P', 'cap_to_name P i',
              'cap_copy_ext i PPL', 'cap_copy_int P P', 'cap_set_proc i P')
 
 
@@ -842,20 +843,22 @@ class Linux:
             return result
 
         for row in FUNCTIONS:
-            name, result, args, *raw = row.split()
+            attribute, result, *args = row.split()
+            name = attribute.replace('raw_', '')
             try:
                 function = function_type(dlsym(library, name))
             except OSError:
                 raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
-            function.restype, function.argtypes, function.name = kinds[result], [kinds[code] for code in args], name
-            if not raw:
+            function.restype, function.name = kinds[result], name
+            function.argtypes = [kinds[code] for code in ''.join(args)]
+            if name == attribute:
                 function.errcheck = check
-            setattr(self, '_'.join(raw + [name]), function)
+            setattr(self, attribute, function)
         self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
-        self.numbers = list(map(kinds['L'], range(65)))         # with numbers made once prctl takes half of the time
+        self.numbers = list(map(kinds['L'], range(65)))
         count = 65 - list(map(self.raw_prctl, [PR_CAPBSET_READ] * 65, self.numbers)).count(-1)
         del self.numbers[count:64]
-        self.bits(PR_CAPBSET_READ)
+        self.bits([PR_CAPBSET_READ] * 65, self.numbers)
         self.every = CapSet(2 ** count - 1)
 
     def setgid(self, gid):
@@ -936,11 +939,10 @@ class Linux:
         links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
         return max(told, links.st_nlink - 2 if links else 0)    # . and .. and one directory a task
 
-    def bits(self, *args):
-        """The set that prctl(*args, bit) tells; the last bit is 64, which is no capability anywhere.  None where the
-        kernel has no such set."""
-        zeros = self.numbers[:1] * 65
-        *bits, beyond = map(self.raw_prctl, *[[arg] * 65 for arg in args], self.numbers, zeros, zeros)
+    def bits(self, *columns):
+        """The set that prctl tells, asked for each bit and last for 64, which is no capability anywhere; columns: its
+        arguments.  None where the kernel has no such set."""
+        *bits, beyond = map(self.raw_prctl, *columns)
         if beyond == -1 and self.errno() == errno.EINVAL:
             if bits and set(bits) <= {0, 1}:
                 return CapSet(sum(map(int.__lshift__, bits, range(64))))
@@ -955,8 +957,9 @@ class Linux:
         if (effective | permitted | inheritable) & ~self.every:
             raise _untrue('did not fill its buffer', 'capget')
         get = lambda option: self.raw_prctl(option, *self.numbers[:1] * 4)
-        bounding = self.bits(PR_CAPBSET_READ)
-        ambient = self.bits(PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET])
+        zeros, is_set = ([self.numbers[n]] * 65 for n in (0, PR_CAP_AMBIENT_IS_SET))
+        bounding = self.bits([PR_CAPBSET_READ] * 65, self.numbers)
+        ambient = self.bits([PR_CAP_AMBIENT] * 65, is_set, self.numbers, zeros, zeros)
         self.has_ambient = ambient is not None          # Linux 4.3
         state = {
             'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
@@ -1108,7 +1111,7 @@ class Linux:
             self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
                                   PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
             self.keep(found, goal) and ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0),
-            drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, (PR_CAPBSET_DROP,), (0, 0, 0)),
+            drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, PR_CAPBSET_DROP),
             goal.securebits & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
                                                         PR_SET_SECUREBITS, goal.securebits, 0, 0, 0),
             0 in goal.uid and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
@@ -1122,14 +1125,15 @@ class Linux:
             ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
             last,
             ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each of {0})', self.each, ambient,
-                         (PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE), (0, 0)),
+                         PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_RAISE]),
             goal.no_new_privs and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         ]
 
-    def each(self, bits, before, after):
-        for n in range(64):
-            if bits >> n & 1:
-                self.prctl(*before, n, *after)
+    def each(self, bits, *args):
+        zeros = self.numbers[:1] * (4 - len(args))
+        for n in self.numbers[:-1]:
+            if bits >> n.value & 1 and self.raw_prctl(*args, n, *zeros):
+                raise OSError(self.errno(), os.strerror(self.errno()), 'prctl')
 
     def undump(self):
         self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
