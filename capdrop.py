@@ -129,7 +129,7 @@ class Security:
     sequence of names or ids, or one name.  Raises ConfigError for a value that no system could accept.
     where[option]: (file, line, column) of every place that set it, the one in effect last.
     """
-    __slots__ = OPTIONS + ('where', 'notes', 'writers', 'private')
+    __slots__ = OPTIONS + ('where', 'notes', 'writers', 'private', 'local')
 
     if TYPE_CHECKING:
         user: 'Optional[str]'
@@ -146,8 +146,9 @@ class Security:
                  chroot: 'Optional[str]' = None) -> None:
         self.where = {}
         self.notes = []         # warnings: (place, text)
-        self.writers = {}       # file that supplied a value -> who besides root could rewrite it
+        self.writers = {}       # file that was read -> who besides root could rewrite it or put it there
         self.private = set()    # files whose text is not shown: not everyone may read them
+        self.local = []         # where Local_Changes_File was named, as in `where`
         for option, value in zip(OPTIONS, (user, group, supplemental_groups, capabilities, privileges, chroot)):
             setattr(self, option, None)
             if value is not None:
@@ -389,10 +390,17 @@ class _Reader:
                 regular = stat.S_ISREG(st.st_mode)
                 if path and not regular:
                     raise OSError(errno.EINVAL, 'not a regular file')
+                if not regular and not os.get_blocking(fd):
+                    raise OSError(errno.EAGAIN, 'does not block: what has arrived may not be all')
                 limit = min(self.budget, st.st_size) if regular else self.budget
                 data = file.read(limit + 1)
+                if data is None:                # some of /sys/kernel/tracing
+                    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except OSError as e:
             if last and e.errno == errno.ENOENT:
+                while not os.path.isdir(path):
+                    path = os.path.dirname(path)
+                self.opened[path], self.through[path] = _identity(path), self.named_in      # who could put it there?
                 return
             raise fail('%s: %s' % (_printable(name), e.strerror)) from None
         self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
@@ -404,7 +412,8 @@ class _Reader:
                        '%s includes itself' % _printable(name))
         if len(self.reading) > 32:
             raise fail('includes are nested more than 32 deep')
-        self.opened[name] = key
+        if self.opened.setdefault(name, key) != key:
+            raise fail('%s was replaced while the configuration was read' % _printable(name))
         public = not regular or st.st_mode & 0o004
         if not public:
             self.security.private.add(name)
@@ -425,6 +434,7 @@ class _Reader:
             names = sorted(os.listdir(path), key=os.fsencode)
         except OSError as e:
             raise fail('%s: %s' % (_printable(path), e.strerror)) from None
+        self.charge(source, at, 64 * len(names))
         for name in [os.path.join(path, name) for name in names if not name.startswith('.')]:
             if not os.path.isdir(name):
                 self.file(name, fail)
@@ -445,9 +455,10 @@ class _Reader:
                     at, 'stray }: no stanza is open here')
             elif kind in CLOSE:
                 stack.append((kind, at))
+                if len(stack) > 1 << 20:
+                    raise source.error(at, 'brackets are nested more than a million deep')
                 if name == b'security' and kind == '{':
-                    self.security.notes.append((source.place(at), 'a Security inside another stanza is not the global '
-                                                'one: ignored'))
+                    self.warn(source, at, 'a Security inside another stanza is not the global one: ignored')
             elif kind == 'word' and not bracket:
                 self.item(source, raw.lower().decode(), at)
             name = raw.lower() if bracket and kind == 'word' and before != '=' else b''
@@ -471,16 +482,27 @@ class _Reader:
             elif name == 'local_changes_file':
                 self.local = os.path.join('/', source.beside(_text(kind, raw), here)), lambda message: source.error(
                     here, message if source.public else 'Local_Changes_File cannot be read'), set(self.reading.values())
+                self.charge(source, at, 64)
+                self.security.local.append(source.place(at))
             if name in OPTIONS:
-                self.security.notes.append((source.place(at), '%s is not in Security { }: ignored' % name))
+                self.warn(source, at, '%s is not in Security { }: ignored' % name)
         elif kind == 'word' and source.token()[0] == '{':
             source.pos -= 1                     # the {, likewise
         else:
             source.pos = start                  # a word on its own: what follows it starts the next item
             return
         if kind == 'word' and raw.lower() == b'security':
-            self.security.notes.append((source.place(here), 'a Security after a word of another item is not a stanza: '
-                                        'ignored'))
+            self.warn(source, here, 'a Security after a word of another item is not a stanza: ignored')
+
+    def charge(self, source, at, size):
+        """What is kept, or looked at, besides the text counts as well."""
+        self.budget -= size
+        if self.budget < 0:
+            raise source.error(at, 'the configuration holds, or includes, too much')
+
+    def warn(self, source, at, text):
+        self.charge(source, at, 64)
+        self.security.notes.append((source.place(at), text))
 
     def options(self, source, opened):
         """What is in Security { }, read strictly."""
@@ -501,6 +523,7 @@ class _Reader:
                 kind, raw, here = source.strict()
                 if kind not in kinds:
                     raise source.error(here if kind else at, message % option)
+            self.charge(source, here, 64)
             start = here + (kind == 'string')
             value = source.group_list(here) if kind == '(' else raw.decode()
             try:
@@ -518,12 +541,11 @@ class _Reader:
         if not self.stanzas:
             raise ConfigError('there is no Security { } stanza', name)
         for option, places in security.where.items():
-            file = places[-1][0]
             if len(places) > 1:
                 security.notes.append((places[-1], '%s overrides %s' % (option, _at(places[-2])[:-2])))
-            if file in self.opened and file not in security.writers:
-                security.writers[file] = [one for name in [file] + sorted(self.through[file]) if name != '-'
-                                          for one in _file_writers(name, self.opened[name])]
+        alone = {name: [] if name == '-' else _file_writers(name, key) for name, key in self.opened.items()}
+        for name in alone:
+            security.writers[name] = [one for file in [name] + sorted(self.through[name]) for one in alone[file]]
         return security
 
 
@@ -594,20 +616,36 @@ def _components(path):
     return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
 
 
-def _writers(path):
-    """Who besides root could replace or write an absolute path without symbolic links: [(component, kind, id)].
+def _walk(path):
+    """What is looked up on the way to an absolute path, from the root on: symbolic links, and where they lead."""
+    at, names = '/', path.split('/')[::-1]
+    found = [at]
+    while names:
+        parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
+        found.append(at)
+        if os.path.islink(at):
+            target = os.readlink(at)
+            names += target.split('/')[::-1]
+            at = '/' if target.startswith('/') else parent
+        if len(found) > 4096:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return list(dict.fromkeys(found))
+
+
+def _writers(components, links=False):
+    """Who besides root could replace one of these, each in one before it, or write the last: [(component, kind, id)].
 
     What root alone can write root alone can swap, so a component is looked at only below ones that stand still.
     """
-    components = _components(path)
     for component in components:
         st = os.lstat(component)
-        if stat.S_ISLNK(st.st_mode):
+        link = stat.S_ISLNK(st.st_mode)
+        if link and not links:
             raise OSError(errno.ELOOP, 'a symbolic link', component)
         if st.st_uid:
             yield component, 'user', st.st_uid
-        if st.st_mode & stat.S_ISVTX and component != components[-1]:
-            continue                            # only owners can replace what is in it
+        if link or st.st_mode & stat.S_ISVTX and component != components[-1]:
+            continue                            # only owners can replace it, or what is in it
         if st.st_mode & 0o002:
             yield component, 'everyone', None
         elif st.st_mode & 0o020:
@@ -618,11 +656,11 @@ def _writers(path):
 
 
 def _file_writers(name, opened):
-    """The same for a file that was read, on its real path; a read-only mount cannot be rewritten."""
+    """The same for a file that was read.  A read-only mount is no excuse: elsewhere the same may be written."""
     try:
-        path = os.path.realpath(name)
-        found = [one for one in _writers(path) if not os.statvfs(one[0]).f_flag & os.ST_RDONLY]
-        return found if _identity(path, follow_symlinks=False) == opened else [
+        way = _walk(os.path.join(os.getcwd(), name))
+        found = list(_writers(way, links=True))
+        return found if _identity(way[-1], follow_symlinks=False) == opened else [
             (name, 'whoever replaced it while it was read', None)]
     except OSError as e:
         return [(name, 'someone unknown (%s)' % e.strerror, None)]
@@ -1386,7 +1424,7 @@ def _open_jail(path):
     """A descriptor of a directory that only root can replace or write."""
     if '..' in path.split('/'):
         raise OSError(errno.EINVAL, 'write it without ..', path)
-    for component, kind, number in list(_writers(path)):
+    for component, kind, number in list(_writers(_components(path))):
         raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number),
                       component)
     if not stat.S_ISDIR(os.lstat(path).st_mode):
@@ -1425,30 +1463,44 @@ def _groups_of(user):
     return set(os.getgrouplist(user.pw_name, user.pw_gid)) if user else set()
 
 
+def _own_group(user):
+    """The primary group of an account if it is his alone: of his name, without other members."""
+    import grp
+    group = user and _quietly(grp.getgrgid, user.pw_gid)
+    return group[2] if group and group[0] == user.pw_name and not set(group[3]) - {user.pw_name} else None
+
+
 def _distrust(p, refuse):
     """Refuse a configuration that could be rewritten by someone who must not decide what root does."""
     security, goal, user, told = p.security, p.goal, p.account, set()
-    for option in OPTIONS:
-        file = security.place(option)[0]
-        writers = security.writers.get(file)
-        if not writers:
-            continue
-        if file not in told:
+    if not any(security.writers.values()):
+        return
+    himself = ('user', goal.uid[0]), ('group', _own_group(user))
+    for file, writers in security.writers.items():      # also one that says nothing, or no longer: that decides as well
+        for component, kind, number in [one for one in writers if one[1:] not in himself][:1]:
             told.add(file)
-            strangers = [one for one in writers if one[1:] not in (
-                ('user', goal.uid[0]), ('group', user.pw_gid if user else None))]
-            if strangers:
-                component, kind, number = strangers[0]
-                refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
-                    _printable(file), _who(kind, number), _printable(component)))
-            else:
-                p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
-                       _printable(file))
+            refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
+                _printable(file), _who(kind, number), _printable(component)))
+    his = lambda place: security.writers.get(place[0])
+    for option, places in [(option, security.where.get(option)) for option in OPTIONS] + [
+            ('Local_Changes_File', security.local)]:
+        if not places:
+            continue
+        *earlier, place = places
+        file = place[0]
+        if his(place) and file not in told:
+            told.add(file)
+            p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
+                   _printable(file))
+        for other in [other for other in earlier if his(place) and not his(other)][:1]:
+            refuse('%s%s overrides %s, and can be rewritten by the user it names: what root says he may not change' % (
+                _at(place), option, _at(other)[:-2]))
         more = {'group': set(goal.gid) - _groups_of(user), 'supplemental_groups': set(goal.groups) - _groups_of(user),
                 _platform().option: p.powerful}.get(option)
-        if more:
+        chosen = option if his(place) else 'user'       # who can write that gets what was meant for another
+        if more and his(security.place(chosen)):
             refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
-                _at(security.place(option)), option, _show(more)))
+                _at(security.place(chosen)), chosen, _show(more)))
 
 
 def _warn(p):
@@ -1885,8 +1937,8 @@ def _check(file, overrides, flags, command):
     try:
         security = _configured(file, overrides)
         p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors.append)
-        if not errors and p.uid is not None:
-            p.goal, p.notes = State(_aim(p, State({'uid': (0,), 'gid': (0,)}), False)), security.notes
+        if not errors and (p.uid is not None or p.default):
+            p.goal, p.notes = State(_aim(p, State({'uid': (0,), 'gid': (0,)}), True)), security.notes
             _distrust(p, lambda text: p.note(None, text))
             _warn(p)
     except ConfigError as e:

@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 
@@ -1080,16 +1082,15 @@ def test_a_file_named_like_standard_input_is_judged_all_the_same(public, monkeyp
     assert load('-').writers == {'./-': [(public + '/-', 'user', 12)]}
 
 
-def test_every_file_that_supplied_a_value_is_judged_and_no_other(public):
+def test_every_file_that_was_read_is_judged(public):
     need_root()
-    main = write(public, 'main', 'include "a" include "b" include "c" Local_Changes_File = "d"')
+    main = write(public, 'main', 'include "a" include "b" include "c" include "nothing" Local_Changes_File = "d"')
     parts = [write(public, name, 'Security { %s }' % text) for name, text in (
         ('a', 'user = a'), ('b', 'user = b'), ('c', 'group = c chroot = /c'), ('d', 'chroot = /d'))]
+    parts.append(write(public, 'nothing', '# nothing'))
     for path in parts:
         os.chown(path, 12, 12)
-    theirs = load(main).writers
-    assert set(theirs) >= set(parts[1:]) and main not in theirs
-    assert all(theirs[path] == [(path, 'user', 12)] for path in parts[1:])
+    assert load(main).writers == dict({path: [(path, 'user', 12)] for path in parts}, **{main: []})
 
 
 def test_who_can_write_the_file_that_names_the_local_changes_decides_what_they_are(public):
@@ -1099,9 +1100,82 @@ def test_who_can_write_the_file_that_names_the_local_changes_decides_what_they_a
     local, inner = write(public, 'local', STANZA + 'include "inner"'), write(public, 'inner', 'Security { group = x }')
     for path in (main, part):
         os.chown(path, 12, 12)
-        assert load(main).writers == {local: [(path, 'user', 12)], inner: [(path, 'user', 12)]}
+        writers = load(main).writers
+        assert writers[local] == writers[inner] == writers[part] == [(path, 'user', 12)]
+        assert writers[main] == [(path, 'user', 12)] * (path == main)
         os.chown(path, 0, 0)
-    assert load(main).writers == {local: [], inner: []}
+    assert load(main).writers == {main: [], part: [], local: [], inner: []}
+
+
+def test_who_could_write_where_there_are_no_local_changes_yet_decides_too(public):
+    need_root()
+    os.mkdir(public + '/theirs')
+    os.chown(public + '/theirs', 12, 12)
+    for local in 'theirs/local', 'theirs/none/local':
+        main = write(public, 'main', 'Local_Changes_File = "%s" %s' % (local, STANZA))
+        assert load(main).writers == {main: [], public + '/theirs': [(public + '/theirs', 'user', 12)]}
+    main = write(public, 'main', 'Local_Changes_File = "local" ' + STANZA)
+    assert load(main).writers == {main: [], public: []}
+
+
+def test_who_can_turn_a_link_decides_what_is_read(public):
+    need_root()
+    real = write(public, 'real', 'f', STANZA)
+    for name in 'theirs', 'sticky', 'sticky/d':
+        os.mkdir(public + '/' + name)
+    for directory in 'theirs', 'sticky':
+        os.symlink(real, public + '/%s/file' % directory)
+        os.symlink('../real', public + '/%s/directory' % directory)
+        os.lchown(public + '/%s/file' % directory, 12, 12)
+    os.lchown(public + '/theirs/file', 0, 0)
+    os.chown(public + '/theirs', 12, 12)
+    os.chmod(public + '/sticky', 0o1777)
+    os.symlink('theirs/file', public + '/twice')
+    os.symlink('file', public + '/sticky/again')
+    for name, who in (('theirs/file', 'theirs'), ('theirs/directory/f', 'theirs'), ('twice', 'theirs'),
+                      ('theirs/../real/f', 'theirs'), ('sticky/file', 'sticky/file'), ('sticky/directory/f', None),
+                      ('sticky/again', 'sticky/file'), ('sticky/d/../file', 'sticky/file'), ('real/f', None)):
+        path = public + '/' + name
+        assert load(path).writers[path] == ([(public + '/' + who, 'user', 12)] if who else []), name
+
+
+def test_a_file_replaced_between_two_includes_is_an_error(public, monkeypatch):
+    part = write(public, 'part', STANZA)
+    main = write(public, 'main', 'include "part" include "part"')
+    genuine = capdrop._Reader.items
+
+    def items(reader, source):
+        genuine(reader, source)
+        if source.name == part:
+            os.rename(part, part + '.old')
+            write(part, '# nothing')
+    monkeypatch.setattr(capdrop._Reader, 'items', items)
+    assert 'replaced' in error(load, main).message
+
+
+@pytest.mark.parametrize('blocks', [True, False])
+def test_input_that_does_not_block_is_refused_because_more_may_come(blocks):
+    reading, tell = os.pipe()
+    os.set_blocking(reading, blocks)
+    os.write(tell, b'Security { user = daemon }')
+    os.close(tell)
+    with open(reading) as file:
+        done = subprocess.run([sys.executable, '-I', SCRIPT, 'check', '-'], stdin=file, stdout=subprocess.PIPE)
+    assert done.returncode == (0 if blocks else 1) and (b'does not block' in done.stdout) == (not blocks)
+
+
+@pytest.mark.parametrize('text', ['user=a\n', 'Security { user=a }\n', 'a{Security{}}\n', 'a = Security\n',
+                                  'Local_Changes_File=/a\n', 'include "d" '])
+def test_what_is_kept_or_looked_at_besides_the_text_counts_as_well(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(capdrop, 'LIMIT', 1 << 20)
+    for name in range(100):
+        os.makedirs(str(tmp_path / 'd' / str(name)))
+    assert load(write(tmp_path, 'few', STANZA + text * 100)).user is not None
+    assert error(load, write(tmp_path, 'many', STANZA + text * 17000)).message == 'the configuration holds, or includes, too much'
+
+
+def test_brackets_more_than_a_million_deep_are_an_error():
+    assert 'million' in error(loads, 'a ' + '{' * (1 << 20)).message
 
 
 def acl(*entries):

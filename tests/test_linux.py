@@ -168,6 +168,8 @@ root:x:0:0::/root:/bin/sh
 toor:x:0:0::/root:/bin/sh
 www-data:x:33:33::/var/www:/bin/sh
 ecuser:x:2525:2525::/home/ecuser:/bin/sh
+inmail:x:4241:8::/:/bin/sh
+shared:x:4243:4243::/:/bin/sh
 1234:x:4242:4242::/:/bin/sh
 nobody:x:65534:65534::/:/bin/sh
 """
@@ -177,6 +179,7 @@ adm:x:4:ecuser
 mail:x:8:
 www-data:x:33:
 ecuser:x:2525:
+shared:x:4243:alice
 four:x:4242:
 nogroup:x:65534:
 """
@@ -1000,6 +1003,9 @@ WRITABLE = {    # (owner, group, mode) of the file and of its directory; stanza;
     'of someone else': ((1111, 0, 0o644), (0, 0, 0o755), DOCUMENTED, 'user 1111', None),
     "in someone else's directory": ((0, 0, 0o644), (1111, 0, 0o755), DOCUMENTED, 'user 1111', None),
     'in a directory that everyone can write': ((0, 0, 0o644), (0, 0, 0o777), DOCUMENTED, 'everyone', None),
+    'writable by the group of its user and of others': ((0, 8, 0o664), (0, 0, 0o755), 'user = inmail', 'group 8', None),
+    'writable by the group named like its user, with a member': (
+        (0, 4243, 0o664), (0, 0, 0o755), 'user = shared', 'group 4243', None),
     'writable by everyone': ((0, 0, 0o646), (0, 0, 0o755), DOCUMENTED, 'everyone', None),
     'writable by another group': ((0, 8, 0o664), (0, 0, 0o755), DOCUMENTED, 'group 8', None),
     'writable by the group that it names': ((0, 8, 0o664), (0, 0, 0o755), 'user = ecuser group = mail', 'group 8', None),
@@ -1046,7 +1052,7 @@ def test_an_included_file_is_judged_by_itself(accounts, tmp_path):
     assert 'user 1111' in message and path in message and 'main.conf can' not in message
 
 
-def test_a_file_on_a_read_only_mount_cannot_be_rewritten(accounts, tmp_path):
+def test_a_read_only_mount_is_no_excuse_because_elsewhere_the_same_can_be_written(accounts, tmp_path):
     path = configuration(tmp_path, (1111, 0, 0o644), (1111, 0, 0o755), DOCUMENTED)
 
     def prepare():
@@ -1054,7 +1060,39 @@ def test_a_file_on_a_read_only_mount_cannot_be_rewritten(accounts, tmp_path):
         directory = os.fsencode(os.path.dirname(path))
         c('mount', directory, directory, None, MS_BIND, None)
         c('mount', b'none', directory, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
-    assert dropped(prepare, lambda: capdrop.load(path)) == ends(2525, 2525, caps=BIND)
+    assert 'user 1111' in refused(prepare, lambda: capdrop.load(path))
+
+
+@pytest.mark.parametrize('theirs', ['# nothing', 'Security { }', 'Local_Changes_File = "/nonexistent"',
+                                    'Security { user = daemon }'])
+def test_a_file_of_a_stranger_that_gives_nothing_decides_as_well(theirs, accounts, tmp_path):
+    path = configuration(tmp_path, (1111, 0, 0o644), (0, 0, 0o755), theirs + ' # Security')
+    main, local = tmp_path / 'main.conf', tmp_path / 'local.conf'
+    local.write_text('Security { user = ecuser capabilities = "" }')
+    main.write_text('Local_Changes_File = "%s"\nSecurity { user = www-data }\ninclude "%s"\n' % (local, path))
+    assert 'user 1111' in refused(accounts, lambda: capdrop.load(str(main)))
+
+
+@pytest.mark.parametrize('ours, theirs, refusal', [
+    ('group = mail', 'user = ecuser', 'user can be rewritten by the user it names, who could thus give himself 8'),
+    ('capabilities = "cap_sys_admin+ep"', 'user = ecuser', 'who could thus give himself cap_sys_admin'),
+    ('supplemental_groups = ( mail )', 'user = ecuser', 'who could thus give himself 8'),
+    ('user = www-data', 'user = ecuser', 'user overrides'),
+    ('user = ecuser chroot = "/usr"', 'chroot = "/"', 'chroot overrides'),
+    ('user = ecuser capabilities = ""', 'capabilities = "cap_kill+ep"', 'capabilities overrides'),
+    ('user = ecuser } Local_Changes_File = "/nonexistent" x {', '} Local_Changes_File = "/none" x {',
+     'Local_Changes_File overrides'),
+    ('group = ecuser capabilities = "cap_net_bind_service+ep"', 'user = ecuser', None)])
+def test_who_could_write_a_file_takes_nothing_by_it_that_root_says(ours, theirs, refusal, accounts, tmp_path):
+    path = configuration(tmp_path, (2525, 0, 0o644), (0, 0, 0o755), theirs)
+    main = tmp_path / 'main.conf'
+    main.write_text('Security { %s }\ninclude "%s"\n' % (ours, path))
+    if refusal:
+        assert refusal in refused(accounts, lambda: capdrop.load(str(main)))
+    else:
+        assert dropped(accounts, lambda: capdrop.load(str(main))) == ends(2525, 2525, caps=BIND)
+    os.chown(path, 0, 0)
+    in_child(lambda: (accounts(), capdrop.drop(capdrop.load(str(main)))))     # root may say so
 
 
 def test_who_could_rewrite_a_configuration_does_not_matter_to_a_process_without_rights(accounts, tmp_path):
