@@ -90,7 +90,8 @@ def _at(place):
 
 def _printable(text):
     """`text` with whatever a terminal could act on escaped."""
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+    return ''.join(c if c.isprintable() else _codecs.unicode_escape_encode(c)[0].decode()     # encode() imports it
+                   for c in text)
 
 
 def _quietly(call, *args):
@@ -680,7 +681,7 @@ class State:
     On SunOS: uid and gid (real, effective, saved), groups, permitted, limit, effective and inheritable (text of
     priv_set_to_str(3C)), the flags aware, aware_reset, xpolicy and pfexec, zone, root.
     Of another process, as far as this one may see it: not securebits, keepcaps and zone, but command, root_path and
-    the namespaces user_ns and mnt_ns (device and inode).
+    the namespaces user_ns and mnt_ns (device and inode), and whether its current directory is outside of its root.
     warnings: those of the drop.
     """
 
@@ -812,7 +813,7 @@ SECBIT_NO_CAP_AMBIENT_RAISE = 64
 ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 22, 27, 31, 32, 33, 38, 39))
 # cap_copy_ext(3): this, a length n, and n bytes of each set, effective, permitted, inheritable in turn, low bits first
 CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
-CLONE_THREAD = 0x10000                                                  # linux/sched.h
+CLONE_VM = 0x100                                                        # linux/sched.h
 POLLOUT = 0x40004               # asm/poll.h: events and revents, in either order of bytes
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
 IO_URING = 'anon_inode:[io_uring]'                                      # its name in /proc
@@ -972,8 +973,9 @@ class Linux:
     # reading
 
     def threads(self):
-        """How many threads there are: the largest answer of those that can tell, 0 if none can."""
-        told = 1 if self.raw_unshare(CLONE_THREAD) == 0 else 2 if self.errno() == errno.EINVAL else 0       # unshare(2)
+        """How many threads there are: the largest answer of those that can tell, 0 if none can.  What shares the memory
+        counts, be it no thread: unshare(CLONE_VM) fails for both, and otherwise does nothing."""
+        told = 1 if self.raw_unshare(CLONE_VM) == 0 else 2 if self.errno() == errno.EINVAL else 0       # unshare(2)
         links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
         return max(told, links.st_nlink - 2 if links else 0)    # . and .. and one directory a task
 
@@ -1022,8 +1024,9 @@ class Linux:
             for _ in range(200):                # until every thread that is listed can be read: one might hide
                 found = {number: self.task(tasks, number, known) for number in sorted(
                     map(int, os.listdir(tasks)), key=lambda number: (number != pid, number))}
-                if os.fstat(tasks).st_nlink - 2 == len(found) and None not in found.values():
-                    break
+                if os.fstat(tasks).st_nlink - 2 == len(found) and None not in found.values() and (
+                        {} not in found.values() or set(found) == set(map(int, os.listdir(tasks)))):
+                    break                       # a zombie may have left its rights to one that was not listed yet
             else:
                 raise OSError(errno.EAGAIN, 'starts and ends threads too fast to look at them', 'process %d' % pid)
         finally:
@@ -1062,8 +1065,9 @@ class Linux:
                     found[name] = _identity(where + link, dir_fd=directory)
                 except FileNotFoundError:
                     pass                        # no such namespaces; without a root directory the next call fails, too
-            found['root_path'] = os.readlink((where + 'root').encode(), dir_fd=directory).decode(
-                'utf-8', 'backslashreplace')
+            root, here = (os.readlink((where + link).encode(), dir_fd=directory) for link in ('root', 'cwd'))
+            found['root_path'] = root.decode('utf-8', 'backslashreplace')
+            found['cwd_outside'] = int(not (here + b'/').startswith(root.rstrip(b'/') + b'/'))
         except PermissionError:
             os.stat(where + 'status', dir_fd=directory)         # or it has ended: that looks the same
         return found
@@ -1127,6 +1131,8 @@ class Linux:
 
     def several(self, count):
         tasks = sorted(_quietly(os.listdir, '/proc/self/task') or (), key=int)
+        if count and len(tasks) == 1:
+            return 'another process shares the memory of this one (CLONE_VM) and would keep its rights: end it'
         names = ['%s %s' % (task, _quietly(_contents, '/proc/self/task/%s/comm' % task)) for task in tasks]
         return ('more than one thread (%s): capabilities are per thread and the others would keep theirs; drop before '
                 'starting threads' % (_printable(', '.join(names)) or 'no /proc to list them') if count else
@@ -1577,7 +1583,7 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
     """
     p = security if isinstance(security, Plan) else _refusing(_goal, security, True, no_new_privs)
     argv = [os.fsencode(word) for word in argv]
-    env = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items()}
+    env = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items() if k}
     if not p.exec or not argv or b'\0' in b''.join([*argv, *env, *env.values()]):
         raise ValueError('launch needs a plan(..., exec=True), a command, and no NUL in it or its environment')
     path = env.get(b'PATH', os.fsencode(os.defpath)).split(b':')
@@ -1592,23 +1598,33 @@ def _drop(p, on_failure, launching):
     signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
     collecting = gc.isenabled()
     mask = _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
-    begun = False               # not p.steps: a Plan made earlier has them before it is sure that they will run
+    begun = half = False        # not p.steps: a Plan made earlier has them before it is sure that they will run
     try:
         state = _refusing(_ready, p, signals, launching)
         begun = bool(p.steps)
         if begun:
             _run_steps(p, on_failure)
         return state
+    except HalfDropped:
+        half = True             # a handler or finalizer could make an ordinary exception of it
+        raise
     finally:
-        (_quietly if begun else _refusing)(p.close)     # after HalfDropped, nothing may say that nothing has changed
-        if collecting:
-            gc.enable()
         try:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        except OSError as e:
-            if e.__traceback__.tb_next is not None or not begun:
-                raise                           # not the call's own, but of a handler that was due
-            _end('half-dropped and so ended: signals stay blocked: %s' % e.strerror)
+            (_quietly if begun else _refusing)(p.close)     # after a change nothing may say that nothing has changed
+        finally:
+            if not half:
+                if collecting:
+                    gc.enable()
+                _unblock(mask, begun)
+
+
+def _unblock(mask, begun):
+    try:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    except OSError as e:
+        if e.__traceback__.tb_next is not None or not begun:
+            raise                               # not the call's own, but of a handler that was due
+        _end('half-dropped and so ended: signals stay blocked: %s' % e.strerror)
 
 
 def _ready(p, signals, launching):
@@ -1629,39 +1645,49 @@ def _ready(p, signals, launching):
         raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
     for text in () if p.quiet else p.warnings:
         _say('warning: ' + text)
+    state = State(p.goal.fields(), p.warnings)
     ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends
     for number in sorted(caught | ignored) if launching else ():
         if number in ignored:
             _signal.signal(number, _signal.SIG_IGN)     # forgets one that is due, from a warning nobody reads
         _signal.signal(number, _signal.SIG_DFL)
-    return State(p.goal.fields(), p.warnings)
+    return state
 
 
 def _run_steps(p, on_failure):
     """The drop itself: from here on only system calls, and whatever goes wrong ends the process."""
-    doing, args = '', ()
+    doing, args, over = '', (), False
     try:
         for doing, call, *args in p.steps:
             call(*args)
         doing, args = 'reading back', ()
         _read_back(p)
         for doing, call, *args in p.attempts:
-            try:
-                call(*args)
-            except OSError as e:
-                if e.errno not in (errno.EPERM, errno.EINVAL):     # not refused, but prevented: it proves nothing
-                    raise
-            else:
-                raise OSError(errno.EPROTO, 'succeeded, though it must fail now')
+            _must_fail(call, *args)
         doing, args = 'reading back after the attempts to regain', ()
         _read_back(p)
         p.close()
+        over = True
     except BaseException as e:
         failure = 'half-dropped and so ended: %s: %s' % (
             doing.format(*args), e if not isinstance(e, OSError) else e.strerror if args else _because(e))
-        if on_failure == 'raise':
-            raise HalfDropped(failure) from None
-        _end(failure)
+        if on_failure != 'raise':
+            _end(failure)
+        failure, over = HalfDropped(failure), True
+        raise failure from None
+    finally:
+        if not over:            # no memory or stack is left to say why: that exception could pass for nothing changed
+            os._exit(125)
+
+
+def _must_fail(call, *args):
+    try:
+        call(*args)
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.EINVAL):     # not refused, but prevented: it proves nothing
+            raise
+    else:
+        raise _untrue('succeeded, though it must fail now')
 
 
 def _read_back(p):
@@ -1710,9 +1736,12 @@ def _exec(p, directories, argv, env):
                         break
     except BaseException:
         why = errno.EINVAL
-    _end('%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
-                       ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''),
-         127 if why == errno.ENOENT else 126)
+    status = 127 if why == errno.ENOENT else 126
+    try:
+        _end('%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
+                           ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''), status)
+    finally:
+        os._exit(status)
 
 
 def _preload():
@@ -1794,6 +1823,7 @@ def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
         unseen.append('root (in another mount namespace)')
     for kind, p.exec in ('drop', False), ('launch', True):
         wanted = dict(around, **_aim(p, State(first), True))
+        wanted['cwd_outside'] = None if security.chroot is None else 0      # chroot(2): it leads out
         if p.exec:
             wanted.pop('aware', None)           # execve(2) clears it on SunOS
             if wanted.get('permitted') != wanted.get('effective'):

@@ -268,7 +268,7 @@ def test_the_root_of_a_container_is_its_own_and_said_not_to_be_seen(jail):
     need_root()
     jail = str(jail)
     need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
-    with running(own_mounts, bounding(0), lambda: os.chroot(jail), ids(), no_new_privs) as pid:
+    with running(own_mounts, bounding(0), lambda: (os.chroot(jail), os.chdir('/')), ids(), no_new_privs) as pid:
         asked = capdrop.Security(user='33', group='33')
         audit = capdrop.audit(asked, pid)
         assert audit == [] and audit.unseen == ['securebits', 'keepcaps', 'root (in another mount namespace)']
@@ -590,3 +590,45 @@ def test_threads_of_the_auditor_do_not_mix_up_what_they_hold():
             one.join()
         return wrong
     assert in_child(child) == []
+
+
+def test_a_current_directory_outside_of_the_jail_is_a_difference(jail):
+    """chroot(2) does not change it, and leaves the way out open."""
+    need_root()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir('/')
+            os.chroot(str(jail))
+            os.setgroups([])
+            for n in range(64):
+                prctl(24, n) if prctl(23, n) == 1 else None
+        except BaseException:
+            pass
+        os.setresgid(1111, 1111, 1111)
+        os.setresuid(1111, 1111, 1111)
+        prctl(38, 1)
+        os.write(write, b'.')
+        time.sleep(60)
+        os._exit(0)
+    os.read(read, 1)
+    try:
+        found = capdrop.audit(capdrop.Security(user='1111', group='1111', chroot=str(jail)), pid)
+        assert [one.field for one in found] == ['cwd_outside']
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_first_thread_that_ends_while_it_is_looked_at_hides_no_other(monkeypatch):
+    """It starts another thread and ends after the list was made; one that was listed ends after it was read."""
+    clean = dict(uid=(1111,) * 4)
+    listed, nlink = [[10, 11, 12], [10, 11, 13], [10, 11, 13]], 5
+    stat = os.stat_result((0,) * 3 + (nlink,) + (0,) * 6)
+    monkeypatch.setattr(os, 'listdir', lambda fd: [str(n) for n in (listed.pop(0) if len(listed) > 1 else listed[0])])
+    monkeypatch.setattr(os, 'fstat', lambda fd: stat)
+    platform = capdrop._platform()
+    task = lambda tasks, number, known: dict(clean if number != 13 else dict(uid=(0,) * 4), command='x') if number != 10 else {}
+    monkeypatch.setattr(platform, 'task', task, raising=False)
+    assert [fields['uid'][0] for _, fields in platform.look(os.getpid())] == [1111, 0]

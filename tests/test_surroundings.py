@@ -2,6 +2,7 @@
 import _ctypes
 import ctypes
 import errno
+import gc
 import itertools
 import os
 import resource
@@ -42,6 +43,24 @@ def test_a_thread_that_python_does_not_know_of_is_refused():
     for verb in 'drop', 'launch':
         message = refused(lambda: c_thread(20000000), capdrop.Security(**AS_1111), verb)
         assert 'more than one thread' in message
+
+
+@pytest.mark.parametrize('parent', [0, 0x8000], ids=['child', 'sibling'])
+def test_a_process_that_shares_the_memory_is_refused(parent):
+    """No thread, so it is not in /proc/self/task; and whoever may write this memory is what it is."""
+    need_root()
+
+    def child():
+        libc = ctypes.CDLL(None)
+        stack = ctypes.create_string_buffer(65536)
+        libc.clone(ctypes.cast(libc.sleep, ctypes.c_void_p), ctypes.c_void_p(ctypes.addressof(stack) + 65536 - 64),
+                   0x100 | parent | signal.SIGCHLD, ctypes.c_void_p(3))      # CLONE_VM
+        before = os.getresuid()
+        with pytest.raises(capdrop.RefusedError) as e:
+            capdrop.drop(capdrop.Security(**KEEPS))
+        return str(e.value), before == os.getresuid()
+    message, unchanged = in_child(child)
+    assert 'shares the memory' in message and unchanged
 
 
 def test_threads_that_are_about_to_end_are_waited_for():
@@ -181,6 +200,14 @@ def test_nothing_is_imported_from_the_first_change_on(verb, jail):
     with pytest.raises(Ended) as e:
         in_child(child)
     assert e.value.args == (42, 'nothing')
+
+
+@pytest.mark.parametrize('name', ['/no\nsuch', '/no\x1b[31msuch', '/no\u202esuch'], ids=ascii)
+def test_a_command_whose_name_cannot_be_shown_ends_as_any_other(name, jail):
+    need_root()
+    done = run_command([sys.executable, '-I', capdrop.__file__, 'exec', '-q', '--user', '1111', '--group', '1', '--chroot',
+                        str(jail), '--', name])
+    assert (done.returncode, done.stderr.count('\n')) == (127, 1) and 'Traceback' not in done.stderr
 
 
 # ---------------------------------------------------------------------------- limits
@@ -423,3 +450,62 @@ def test_without_proc_a_drop_and_a_command_end_as_they_should(verb, jail):
         else:
             out, status, errors = launched(no_proc, capdrop.Security(**options), ['/bin/cat'])
             assert (status, errors) == (0, '') and fields(out)['CapPrm'] == BIND
+
+
+# ---------------------------------------------------------------------------- exceptions while an exception is handled
+
+def never_again(*args):
+    raise OSError(errno.EPERM, 'refused')
+
+
+@pytest.mark.parametrize('depth', range(1, 30))
+def test_a_failure_that_there_is_no_stack_to_tell_ends_the_process(depth):
+    """What is told of the step needs more of the stack than all that was done before."""
+    need_root()
+
+    def child():
+        security, system = capdrop.Security(**KEEPS), capdrop._platform()
+        capdrop.plan(security)
+        before, system.cap_set_proc, limit = system.read(), never_again, sys.getrecursionlimit()
+        frame, used = sys._getframe(), 0
+        while frame:
+            frame, used = frame.f_back, used + 1
+        try:
+            sys.setrecursionlimit(used + depth)
+            capdrop.drop(security)
+        except Exception:
+            pass
+        sys.setrecursionlimit(limit)
+        return system.read() == before
+    try:
+        assert in_child(child)
+    except Ended as e:
+        assert e.args[0] == 125
+
+
+def test_after_half_dropped_no_handler_runs_that_could_take_its_place():
+    need_root()
+
+    def child():
+        def handler(*_):
+            raise TimeoutError
+        signal.signal(signal.SIGALRM, handler)
+        os.setresuid = lambda *args: os.kill(os.getpid(), signal.SIGALRM)
+        try:
+            capdrop.drop(capdrop.Security(**KEEPS), on_failure='raise')
+        except BaseException as e:
+            return type(e).__name__
+    assert in_child(child) == 'HalfDropped'
+
+
+def test_an_error_that_comes_of_a_descriptor_leaves_signals_and_collection_as_they_were():
+    need_root()
+
+    def child():
+        security = capdrop.Security(user='1111', group='1111')
+        capdrop.drop(security)
+        install([(HERE.numbers['close'],)], RET_ERRNO | errno.EIO)
+        with pytest.raises(capdrop.RefusedError):
+            capdrop.drop(capdrop.Security(user='1111', group='1111', supplemental_groups=('1111',)))
+        return gc.isenabled(), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert in_child(child) == (True, set())
