@@ -90,7 +90,7 @@ static void look(struct state *s) {
   must((s->count = getgroups(64, s->groups)) >= 0, "getgroups");
   s->securebits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0); s->keepcaps = prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0);
   s->no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
-  must(!unshare(CLONE_THREAD) && !fstat(tasks, &st), "threads"); s->threads = st.st_nlink - 2;
+  must(!unshare(CLONE_VM) && !fstat(tasks, &st), "threads"); s->threads = st.st_nlink - 2;
   must(!stat("/", &st), "/"); s->device = st.st_dev; s->inode = st.st_ino;
 }
 static cap_t make(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
