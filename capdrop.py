@@ -645,7 +645,8 @@ def _writers(components, links=False):
             raise OSError(errno.ELOOP, 'a symbolic link', component)
         if st.st_uid:
             yield component, 'user', st.st_uid
-        if link or st.st_mode & stat.S_ISVTX and component != components[-1]:
+        sticky = st.st_mode & stat.S_ISVTX and stat.S_ISDIR(st.st_mode)
+        if link or sticky and (links or component != components[-1]):
             continue                            # only owners can replace it, or what is in it
         if st.st_mode & 0o002:
             yield component, 'everyone', None

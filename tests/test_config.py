@@ -1115,7 +1115,16 @@ def test_who_could_write_where_there_are_no_local_changes_yet_decides_too(public
         main = write(public, 'main', 'Local_Changes_File = "%s" %s' % (local, STANZA))
         assert load(main).writers == {main: [], public + '/theirs': [(public + '/theirs', 'user', 12)]}
     main = write(public, 'main', 'Local_Changes_File = "local" ' + STANZA)
-    assert load(main).writers == {main: [], public: []}
+    for mode in 0o755, 0o1777:                  # who makes one there is its owner, and judged when it is read
+        os.chmod(public, mode)
+        assert load(main).writers == {main: [], public: []}
+
+
+def test_a_sticky_bit_on_a_file_excuses_nothing(public):
+    need_root()
+    path = write(public, 'f', STANZA)
+    os.chmod(path, 0o1666)
+    assert load(path).writers == {path: [(path, 'everyone', None)]}
 
 
 def test_who_can_turn_a_link_decides_what_is_read(public):
