@@ -399,9 +399,7 @@ class _Reader:
                     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except OSError as e:
             if last and e.errno == errno.ENOENT:
-                while not os.path.isdir(path):
-                    path = os.path.dirname(path)
-                self.opened[path], self.through[path] = _identity(path), self.named_in      # who could put it there?
+                self.opened[name], self.through[name] = None, self.named_in         # who could put it there?
                 return
             raise fail('%s: %s' % (_printable(name), e.strerror)) from None
         self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
@@ -435,7 +433,9 @@ class _Reader:
             names = sorted(os.listdir(path), key=os.fsencode)
         except OSError as e:
             raise fail('%s: %s' % (_printable(path), e.strerror)) from None
-        self.charge(source, at, 64 * len(names))
+        self.charge(source, at, 64 * (len(names) + 1))
+        self.opened[path] = None                # who could put one there?
+        self.through.setdefault(path, set()).update(self.reading.values(), self.named_in)
         for name in [os.path.join(path, name) for name in names if not name.startswith('.')]:
             if not os.path.isdir(name):
                 self.file(name, fail)
@@ -630,7 +630,7 @@ def _walk(path):
             at = '/' if target.startswith('/') else parent
         if len(found) > 4096:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found[::-1]))[::-1]       # the last is what was meant, be it above what was passed through
 
 
 def _writers(components, links=False):
@@ -646,7 +646,7 @@ def _writers(components, links=False):
         if st.st_uid:
             yield component, 'user', st.st_uid
         sticky = st.st_mode & stat.S_ISVTX and stat.S_ISDIR(st.st_mode)
-        if link or sticky and (links or component != components[-1]):
+        if link or sticky and component != components[-1]:
             continue                            # only owners can replace it, or what is in it
         if st.st_mode & 0o002:
             yield component, 'everyone', None
@@ -660,9 +660,11 @@ def _writers(components, links=False):
 def _file_writers(name, opened):
     """The same for a file that was read.  A read-only mount is no excuse: elsewhere the same may be written."""
     try:
-        way = _walk(os.path.join(os.getcwd(), name))
+        way = _walk(os.path.join('' if os.path.isabs(name) else os.getcwd(), name))
+        if opened is None:                      # a directory, or what is not there yet: who could put it there?
+            way = [one for one in way if os.path.lexists(one)]
         found = list(_writers(way, links=True))
-        return found if _identity(way[-1], follow_symlinks=False) == opened else [
+        return found if opened is None or _identity(way[-1], follow_symlinks=False) == opened else [
             (name, 'whoever replaced it while it was read', None)]
     except OSError as e:
         return [(name, 'someone unknown (%s)' % e.strerror, None)]
@@ -1066,9 +1068,19 @@ class Linux:
                     found[name] = _identity(where + link, dir_fd=directory)
                 except FileNotFoundError:
                     pass                        # no such namespaces; without a root directory the next call fails, too
-            root, here = (os.readlink((where + link).encode(), dir_fd=directory) for link in ('root', 'cwd'))
+            root = os.readlink((where + 'root').encode(), dir_fd=directory)
             found['root_path'] = root.decode('utf-8', 'backslashreplace')
-            found['cwd_outside'] = int(not (here + b'/').startswith(root.rstrip(b'/') + b'/'))
+            here = os.open(where + 'cwd', os.O_PATH, dir_fd=directory)      # it may change meanwhile
+            try:
+                above, path = (text.rstrip(b'/') + b'/' for text in (root, os.readlink(b'/proc/self/fd/%d' % here)))
+                up = './' + '../' * path[len(above):].count(b'/')   # there the root has to be, nothing mounted over it
+                found['cwd_outside'] = int(not (path.startswith(above) and _identity(up, dir_fd=here) == found['root']))
+            except OSError as e:
+                if e.errno != errno.ENAMETOOLONG:
+                    raise
+                found['cwd_outside'] = 1        # deeper than can be told
+            finally:
+                os.close(here)
         except PermissionError:
             os.stat(where + 'status', dir_fd=directory)         # or it has ended: that looks the same
         return found
@@ -1473,8 +1485,10 @@ def _groups_of(user):
 def _own_group(user):
     """The primary group of an account if it is his alone: of his name, without other members."""
     import grp
+    import pwd
     group = user and _quietly(grp.getgrgid, user.pw_gid)
-    return group[2] if group and group[0] == user.pw_name and not set(group[3]) - {user.pw_name} else None
+    return group[2] if group and group[0] == user.pw_name and not set(group[3]) - {user.pw_name} and not [
+        1 for one in pwd.getpwall() if one.pw_gid == group[2] and one.pw_uid != user.pw_uid] else None
 
 
 def _distrust(p, refuse):

@@ -632,3 +632,33 @@ def test_a_first_thread_that_ends_while_it_is_looked_at_hides_no_other(monkeypat
     task = lambda tasks, number, known: dict(clean if number != 13 else dict(uid=(0,) * 4), command='x') if number != 10 else {}
     monkeypatch.setattr(platform, 'task', task, raising=False)
     assert [fields['uid'][0] for _, fields in platform.look(os.getpid())] == [1111, 0]
+
+
+def deep():
+    for _ in range(30):
+        os.mkdir('d' * 200)
+        os.chdir('d' * 200)
+
+
+def mounted_over(jail):
+    own_mounts()
+    os.chdir(jail)
+    c('mount', b't', jail.encode(), b'tmpfs', 0, b'mode=755')
+    os.chroot(jail)
+
+
+def test_a_current_directory_too_deep_to_name_does_not_keep_status_and_audit_from_answering(tmp_path):
+    need_root()
+    with running(lambda: os.chdir(str(tmp_path)), deep) as pid:
+        assert capdrop.state(pid).uid == (0,) * 4 and capdrop.state(pid).cwd_outside == 1
+    top = str(tmp_path)
+    subprocess.check_call(['rm', '-rf', top + '/' + 'd' * 200])
+
+
+def test_a_current_directory_below_what_is_mounted_over_it_is_outside(jail):
+    need_root()
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+    with running(lambda: mounted_over(str(jail))) as pid:
+        assert capdrop.state(pid).cwd_outside == 1
+    with running(lambda: (os.chroot(str(jail)), os.chdir('/'))) as pid:
+        assert capdrop.state(pid).cwd_outside == 0

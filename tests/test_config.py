@@ -1107,17 +1107,41 @@ def test_who_can_write_the_file_that_names_the_local_changes_decides_what_they_a
     assert load(main).writers == {main: [], part: [], local: [], inner: []}
 
 
-def test_who_could_write_where_there_are_no_local_changes_yet_decides_too(public):
+def test_who_could_put_local_changes_where_there_are_none_decides_too(public):
     need_root()
-    os.mkdir(public + '/theirs')
+    for name in 'theirs', 'ours', 'sticky':
+        os.mkdir(public + '/' + name)
     os.chown(public + '/theirs', 12, 12)
-    for local in 'theirs/local', 'theirs/none/local':
+    os.chmod(public + '/sticky', 0o1777)        # a file of root's can be moved there by others
+    os.symlink(public + '/theirs/none', public + '/ours/link')
+    for local, who in (('theirs/local', ('theirs', 'user', 12)), ('theirs/none/local', ('theirs', 'user', 12)),
+                       ('ours/link', ('theirs', 'user', 12)), ('ours/link/local', ('theirs', 'user', 12)),
+                       ('sticky/local', ('sticky', 'everyone', None)), ('local', None), ('ours/../local', None)):
         main = write(public, 'main', 'Local_Changes_File = "%s" %s' % (local, STANZA))
-        assert load(main).writers == {main: [], public + '/theirs': [(public + '/theirs', 'user', 12)]}
-    main = write(public, 'main', 'Local_Changes_File = "local" ' + STANZA)
-    for mode in 0o755, 0o1777:                  # who makes one there is its owner, and judged when it is read
-        os.chmod(public, mode)
-        assert load(main).writers == {main: [], public: []}
+        expected = [(public + '/' + who[0],) + who[1:]] if who else []
+        assert load(main).writers == {main: [], public + '/' + local: expected}, local
+
+
+def test_who_could_put_a_file_into_an_included_directory_decides_too(public):
+    need_root()
+    main = write(public, 'main', STANZA + 'include "d"')
+    os.mkdir(public + '/d')
+    for owner, mode, who in (0, 0o755, []), (12, 0o755, [('user', 12)]), (0, 0o1777, [('everyone', None)]):
+        os.chown(public + '/d', owner, 0)
+        os.chmod(public + '/d', mode)
+        assert load(main).writers == {main: [], public + '/d': [(public + '/d',) + one for one in who]}
+
+
+def test_in_a_current_directory_that_is_gone_an_absolute_name_is_judged(public):
+    need_root()
+    path = write(public, 'f', STANZA)
+
+    def child():
+        os.mkdir(public + '/gone')
+        os.chdir(public + '/gone')
+        os.rmdir(public + '/gone')
+        return load(path).writers
+    assert in_child(child) == {path: []}
 
 
 def test_a_sticky_bit_on_a_file_excuses_nothing(public):

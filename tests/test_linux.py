@@ -170,6 +170,8 @@ www-data:x:33:33::/var/www:/bin/sh
 ecuser:x:2525:2525::/home/ecuser:/bin/sh
 inmail:x:4241:8::/:/bin/sh
 shared:x:4243:4243::/:/bin/sh
+common:x:4244:4244::/:/bin/sh
+alice:x:4245:4244::/:/bin/sh
 1234:x:4242:4242::/:/bin/sh
 nobody:x:65534:65534::/:/bin/sh
 """
@@ -180,6 +182,7 @@ mail:x:8:
 www-data:x:33:
 ecuser:x:2525:
 shared:x:4243:alice
+common:x:4244:
 four:x:4242:
 nogroup:x:65534:
 """
@@ -1006,6 +1009,8 @@ WRITABLE = {    # (owner, group, mode) of the file and of its directory; stanza;
     'writable by the group of its user and of others': ((0, 8, 0o664), (0, 0, 0o755), 'user = inmail', 'group 8', None),
     'writable by the group named like its user, with a member': (
         (0, 4243, 0o664), (0, 0, 0o755), 'user = shared', 'group 4243', None),
+    'writable by the group named like its user, which is the primary one of another': (
+        (0, 4244, 0o664), (0, 0, 0o755), 'user = common', 'group 4244', None),
     'writable by everyone': ((0, 0, 0o646), (0, 0, 0o755), DOCUMENTED, 'everyone', None),
     'writable by another group': ((0, 8, 0o664), (0, 0, 0o755), DOCUMENTED, 'group 8', None),
     'writable by the group that it names': ((0, 8, 0o664), (0, 0, 0o755), 'user = ecuser group = mail', 'group 8', None),
