@@ -630,7 +630,7 @@ def _walk(path):
             at = '/' if target.startswith('/') else parent
         if len(found) > 4096:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    return list(dict.fromkeys(found[::-1]))[::-1]       # the last is what was meant, be it above what was passed through
+    return list(dict.fromkeys(found[::-1]))[::-1]       # the last is what was meant, though it was passed before
 
 
 def _writers(components, links=False):
