@@ -1057,6 +1057,19 @@ def test_an_included_file_is_judged_by_itself(accounts, tmp_path):
     assert 'user 1111' in message and path in message and 'main.conf can' not in message
 
 
+def test_check_says_who_could_rewrite_a_file_that_names_no_user(accounts, tmp_path):
+    path = configuration(tmp_path, (1111, 0, 0o644), (0, 0, 0o755), 'capabilities = "cap_sys_admin+ep"')
+    lines = in_child(lambda: (accounts(), [str(line) for line in capdrop._check(path, {}, set(), None)[2]])[1])
+    assert [line for line in lines if 'can be rewritten by user 1111' in line]
+
+
+def test_an_environment_variable_without_a_name_is_left_out():
+    need_root()
+    launch = "import capdrop; capdrop.launch(capdrop.Security(user='1111', group='1'), ['/bin/true'], env={'': 'x'})"
+    done = run_command([sys.executable, '-c', 'import sys; sys.path.insert(0, %r); %s' % (os.path.dirname(SCRIPT), launch)])
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_read_only_mount_is_no_excuse_because_elsewhere_the_same_can_be_written(accounts, tmp_path):
     path = configuration(tmp_path, (1111, 0, 0o644), (1111, 0, 0o755), DOCUMENTED)
 
