@@ -399,7 +399,7 @@ class _Reader:
                     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         except OSError as e:
             if last and e.errno == errno.ENOENT:
-                self.opened[name], self.through[name] = None, self.named_in         # who could put it there?
+                self.known(name)
                 return
             raise fail('%s: %s' % (_printable(name), e.strerror)) from None
         self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
@@ -411,15 +411,19 @@ class _Reader:
                        '%s includes itself' % _printable(name))
         if len(self.reading) > 32:
             raise fail('includes are nested more than 32 deep')
-        if self.opened.setdefault(name, key) != key:
+        if not self.known(name, key):
             raise fail('%s was replaced while the configuration was read' % _printable(name))
         public = not regular or st.st_mode & 0o004
         if not public:
             self.security.private.add(name)
-        self.through.setdefault(name, set()).update(self.reading.values(), self.named_in)
         self.reading[key] = name
         self.items(_Source(name, data, os.path.dirname(os.path.abspath(path)) if path else '', public))
         del self.reading[key]
+
+    def known(self, name, key=None):
+        """A file, or without a key the place where one could be put; False if it was another file before."""
+        self.through.setdefault(name, set()).update(self.reading.values(), self.named_in)
+        return self.opened.setdefault(name, key) == key
 
     def include(self, source, kind, raw, at):
         """A file, or all files of a directory, in place."""
@@ -434,8 +438,7 @@ class _Reader:
         except OSError as e:
             raise fail('%s: %s' % (_printable(path), e.strerror)) from None
         self.charge(source, at, 64 * (len(names) + 1))
-        self.opened[path] = None                # who could put one there?
-        self.through.setdefault(path, set()).update(self.reading.values(), self.named_in)
+        self.known(path)
         for name in [os.path.join(path, name) for name in names if not name.startswith('.')]:
             if not os.path.isdir(name):
                 self.file(name, fail)
