@@ -373,7 +373,7 @@ class _Reader:
     def __init__(self):
         self.security, self.stanzas, self.local, self.budget = Security(), 0, None, LIMIT
         self.opened, self.reading = {}, {}      # file -> (device, inode); those not read to their end the other way
-        self.through = {}               # file -> the files that include it: they decide as well what it supplies
+        self.through = {}               # file -> the files that include it: they decide as well what it says
         self.named_in = set()           # while Local_Changes_File is read: the files that name it, likewise
 
     def file(self, path, fail, last=False):
@@ -537,7 +537,7 @@ class _Reader:
                                    '%s cannot have this value' % option) from None
 
     def finish(self, name):
-        """Local_Changes_File last; then what was set more than once, and who could rewrite what supplied a value."""
+        """Local_Changes_File last; then what was set more than once, and who could rewrite what was read."""
         security = self.security
         if self.local:
             path, fail, self.named_in = self.local
@@ -648,8 +648,7 @@ def _writers(components, links=False):
             raise OSError(errno.ELOOP, 'a symbolic link', component)
         if st.st_uid:
             yield component, 'user', st.st_uid
-        sticky = st.st_mode & stat.S_ISVTX and stat.S_ISDIR(st.st_mode)
-        if link or sticky and component != components[-1]:
+        if link or st.st_mode & stat.S_ISVTX and component != components[-1]:
             continue                            # only owners can replace it, or what is in it
         if st.st_mode & 0o002:
             yield component, 'everyone', None
@@ -663,7 +662,7 @@ def _writers(components, links=False):
 def _file_writers(name, opened):
     """The same for a file that was read.  A read-only mount is no excuse: elsewhere the same may be written."""
     try:
-        way = _walk(os.path.join('' if os.path.isabs(name) else os.getcwd(), name))
+        way = _walk(name if os.path.isabs(name) else os.path.join(os.getcwd(), name))
         if opened is None:                      # a directory, or what is not there yet: who could put it there?
             way = [one for one in way if os.path.lexists(one)]
         found = list(_writers(way, links=True))
@@ -1485,21 +1484,26 @@ def _groups_of(user):
     return set(os.getgrouplist(user.pw_name, user.pw_gid)) if user else set()
 
 
-def _own_group(user):
-    """The primary group of an account if it is his alone: of his name, without other members."""
+def _has_own_group(user):
+    """Is the primary group of an account his alone: of his name, without other members?"""
     import grp
     import pwd
-    group = user and _quietly(grp.getgrgid, user.pw_gid)
-    return group[2] if group and group[0] == user.pw_name and not set(group[3]) - {user.pw_name} and not [
-        1 for one in pwd.getpwall() if one.pw_gid == group[2] and one.pw_uid != user.pw_uid] else None
+    group = _quietly(grp.getgrgid, user.pw_gid)
+    return group and group[0] == user.pw_name and not set(group[3]) - {user.pw_name} and not [
+        1 for one in pwd.getpwall() if one.pw_gid == group[2] and one.pw_uid != user.pw_uid]
 
 
 def _distrust(p, refuse):
     """Refuse a configuration that could be rewritten by someone who must not decide what root does."""
     security, goal, user, told = p.security, p.goal, p.account, set()
-    if not any(security.writers.values()):
+    everyone = {one[1:] for writers in security.writers.values() for one in writers}
+    if not everyone:
         return
-    himself = ('user', goal.uid[0]), ('group', _own_group(user))
+    himself, groups = [('user', goal.uid[0])], _groups_of(user)
+    if user and ('group', user.pw_gid) in everyone and _has_own_group(user):
+        himself.append(('group', user.pw_gid))
+    gives = {'group': set(goal.gid) - groups, 'supplemental_groups': set(goal.groups) - groups,
+             _platform().option: p.powerful}
     for file, writers in security.writers.items():      # also one that says nothing, or no longer: that decides as well
         for component, kind, number in [one for one in writers if one[1:] not in himself][:1]:
             told.add(file)
@@ -1519,8 +1523,7 @@ def _distrust(p, refuse):
         for other in [other for other in earlier if his(place) and not his(other)][:1]:
             refuse('%s%s overrides %s, and can be rewritten by the user it names: what root says he may not change' % (
                 _at(place), option, _at(other)[:-2]))
-        more = {'group': set(goal.gid) - _groups_of(user), 'supplemental_groups': set(goal.groups) - _groups_of(user),
-                _platform().option: p.powerful}.get(option)
+        more = gives.get(option)
         chosen = option if his(place) else 'user'       # who can write that gets what was meant for another
         if more and his(security.place(chosen)):
             refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
