@@ -15,9 +15,9 @@ import time
 
 import pytest
 
-from conftest import SCRIPT, in_child, need, need_root, run
-from test_linux import (BIND, CLONE_NEWNS, CLONE_NEWUSER, HELD, MS_BIND, RAW, SYS_ADMIN, c, capset, jail, own_mounts,     # noqa: F401
-                        prctl)
+from conftest import (
+    BIND, CLONE_NEWNS, CLONE_NEWUSER, HELD, MS_BIND, RAW, SCRIPT, SYS_ADMIN, c, capset,
+    in_child, need, need_root, own_mounts, prctl, run)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
