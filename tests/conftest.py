@@ -36,7 +36,7 @@ def need_root():
     need(os.geteuid() == 0, 'needs root')
 
 
-REAL = ('test_daemons', 'test_systemd', 'test_containers')      # daemons, and managers of them
+REAL = ('test_daemons', 'test_recipes', 'test_systemd', 'test_containers')      # daemons, and managers of them
 
 
 def pytest_collection_modifyitems(items):
