@@ -347,6 +347,17 @@ def jail(tmp_path):
     return jail
 
 
+def configuration(tmp_path, file, directory, text):
+    """The path of one: (owner, group, mode) of the file and of its directory."""
+    path = tmp_path / 'etc' / 'myd.conf'
+    path.parent.mkdir()
+    path.write_text(text if 'Security' in text else 'Security {\n%s\n}\n' % text)
+    for name, (owner, group, mode) in (path, file), (path.parent, directory):
+        os.chown(str(name), owner, group)
+        name.chmod(mode)
+    return str(path)
+
+
 # ---------------------------------------------------------------------------- drops, in children
 
 AS_1111 = dict(user='1111', group='4321')       # numbers that no account has

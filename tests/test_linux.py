@@ -16,7 +16,7 @@ import pytest
 from conftest import (
     AS_1111, BIND, CLONE_NEWNET, HELD, MS_BIND, MS_RDONLY, MS_REMOUNT, NET_ADMIN, PASSWD, RAW,
     SCRIPT, SETGID, SETPCAP, SETUID, STARTED, SYS_ADMIN, SYS_CHROOT, SYS_RESOURCE, Ended, c,
-    capset, container, dropped, ends, fields, groups_denied, in_child, io_uring, launched,
+    capset, configuration, container, dropped, ends, fields, groups_denied, in_child, io_uring, launched,
     need, need_root, no_proc, open_directory, prctl, refused, run_command, saved_zero,
     saved_zero_and_nothing_else, securebits, systemd, two_threads, unshare_blocked, without)
 import capdrop
@@ -760,16 +760,6 @@ WRITABLE = {    # (owner, group, mode) of the file and of its directory; stanza;
     'writable by another group': ((0, 8, 0o664), (0, 0, 0o755), DOCUMENTED, 'group 8', None),
     'writable by the group that it names': ((0, 8, 0o664), (0, 0, 0o755), 'user = ecuser group = mail', 'group 8', None),
 }
-
-
-def configuration(tmp_path, file, directory, text):
-    path = tmp_path / 'etc' / 'myd.conf'
-    path.parent.mkdir()
-    path.write_text(text if 'Security' in text else 'Security {\n%s\n}\n' % text)
-    for name, (owner, group, mode) in (path, file), (path.parent, directory):
-        os.chown(str(name), owner, group)
-        name.chmod(mode)
-    return str(path)
 
 
 @pytest.mark.parametrize('case', WRITABLE)
