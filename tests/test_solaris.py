@@ -5,6 +5,7 @@ import errno
 import faulthandler
 import os
 import shutil
+import struct
 import sys
 
 import pytest
@@ -18,7 +19,8 @@ SOURCE = os.path.join(TESTS, 'solaris_libc.c')
 CC = shutil.which('cc')
 FLAGS = ['-std=gnu11', '-O1', '-Wall', '-Wextra', '-Werror', '-fno-builtin', '-fPIC']
 LIE, SILENT = -1, 1000                              # sim_inject: success, and nothing done; failure, and errno not set
-AWARE, RESET, XPOLICY, PFEXEC = 0x2, 0x40, 0x80, 0x100
+AWARE, RESET, XPOLICY, PFEXEC, PFEXEC_AUTH = 0x2, 0x40, 0x80, 0x100, 0x200
+ZFS, UFS, NO_ACL = 0, 1, 2                           # sim_acl
 SETS = 'Permitted', 'Limit', 'Effective', 'Inheritable'
 CLUSTER = 'basic net_privaddr net_bindmlp sys_resource sys_net_config net_rawaccess'
 CLUSTER_SET = 'basic,net_bindmlp,net_privaddr,net_rawaccess,sys_net_config,sys_resource'
@@ -74,6 +76,15 @@ class Machine:
     def flags(self, flags):
         self.lib.sim_flags(flags)
 
+    def acl(self, path, entries):
+        """The access control list of a file; path None: the kind of every other one."""
+        if path is None:
+            return self.lib.sim_acl(None, entries, 0, None)
+        of_ufs = bool(entries) and len(entries[0]) == 3
+        form = '=iIHxx' if of_ufs else '=IIHH'
+        data = b''.join(struct.pack(form, *entry) for entry in entries)
+        self.lib.sim_acl(path.encode(), int(of_ufs), len(entries), data)
+
     def inject(self, name, call, code):
         self.lib.sim_inject(name.encode(), call, code)
 
@@ -114,7 +125,7 @@ def smf_root(m, limit='all'):
 def profile_shell(m):
     """As pfexec leaves a program of uid 0: flags that grant more than the sets, and one that lets ids rewrite them."""
     m.sets(PEI='basic,net_privaddr,proc_setid,sys_time', L='all')
-    m.flags(AWARE | RESET | XPOLICY | PFEXEC)
+    m.flags(AWARE | RESET | XPOLICY | PFEXEC | PFEXEC_AUTH)
 
 
 STATES = {
@@ -131,6 +142,47 @@ STATES = {
     'set back': lambda m: m.ids(0, 1000, 0),
     'profile shell': profile_shell,
 }
+
+
+def platform_of(m):
+    """The platform, on the stand-in; the heap of the process is the stand-in's, too."""
+    return solaris_priv.Solaris(m.path, m.path)
+
+
+class Fields:
+    """What State is to the platform."""
+
+    def __init__(self, fields):
+        self.__dict__.update(fields)
+
+
+class Case:
+    """What the platform may look at, without the core."""
+
+    def __init__(self, platform, sets, uid=1234, gid=1234, groups=(), exec=False, confined=True):
+        self.platform, self.exec, self.confined = platform, exec, confined
+        fields = platform.read()
+        self.found = Fields(fields)
+        self.groups = groups
+        held = dict(fields, uid=(uid,) * 3, gid=(gid,) * 3)
+        if groups is not None:
+            held['groups'] = groups
+        self.goal = Fields(dict(held, **platform.goal(sets, Fields(held), None, exec, True)))
+
+    def rows(self):
+        yield from self.platform.before(self)
+        if self.groups is not None:
+            yield self.platform.set_groups(self.groups)
+        yield self.platform.set_gid(self.goal.gid[0])
+        yield self.platform.set_uid(self.goal.uid[0])
+        yield from self.platform.after(self)
+
+
+def perform(case):
+    """The drop, and the read-back, as the core does it."""
+    for _, function, *args in tuple(case.rows()):
+        function(*args)
+    assert case.platform.read() == vars(case.goal)
 
 
 class Exited(BaseException):
@@ -150,7 +202,7 @@ def sunos(m):
     for name in 'setuid', 'seteuid', 'setreuid', 'setgid', 'setregid', 'setgroups', 'getgroups', 'getuid', 'chroot':
         setattr(os, name, never)
     os.sysconf = lambda name: 16 if name == 'SC_NGROUPS_MAX' else real(name)
-    capdrop.PLATFORMS['sunos5'] = lambda: solaris_priv.Solaris(m.path)
+    capdrop.PLATFORMS['sunos5'] = lambda: platform_of(m)
     capdrop.PLATFORMS['linux'] = never
     del capdrop._loaded[:]
 
@@ -786,6 +838,37 @@ def test_a_libc_without_one_of_the_functions_is_refused(libc, tmpdir):
         assert answer == ('refused', "this system's libc.so.1 has no %s: Solaris 10 or later is needed" % name)
 
 
+def test_a_process_is_seen_with_its_zone_and_another_one_is_another_place(libc):
+    def work(m):
+        m.start('zone root')
+        m.lib.sim_other(4242)
+        m.start('global root')
+        platform = platform_of(m)
+        (pid, fields), = platform.look(4242)
+        inside = fields['zone'], platform.around()['zone'], fields['root']
+        m.start('zone root')
+        platform = platform_of(m)
+        return pid, inside, platform.look(4242)[0][1]['zone'], platform.around()['zone']
+    assert on_sunos(libc, work) == (4242, ('3 (web)', '0 (global)', None), '3 (web)', '3 (web)')
+
+
+def test_a_line_is_taken_where_there_is_room_for_it(libc):
+    def work(m):
+        platform = platform_of(m)
+        reader, writer = os.pipe()
+        os.dup2(writer, 2)
+        answers = [platform.takes_a_line()]
+        os.set_blocking(2, False)
+        try:
+            while True:
+                os.write(2, b'x' * 65536)
+        except BlockingIOError:
+            answers.append(platform.takes_a_line())
+        os.close(2)
+        return answers + [platform.takes_a_line()]
+    assert on_sunos(libc, work) == [True, False, False]
+
+
 def test_a_zone_without_a_name_is_shown_by_number(libc):
     def work(m):
         m.inject('getzonenamebyid', 1, errno.EINVAL)
@@ -833,6 +916,93 @@ def test_the_stand_in_is_as_treacherous_as_the_kernel(libc):
     assert on_sunos(libc, work) == [0, 'basic', 0, 0, 'all', 0, 0, 0, 0, 'all', 0, 'all', 0, 1000]
 
 
+def test_becoming_aware_while_a_reset_is_due_adds_the_limit_set(libc):
+    def work(m):
+        m.start('profile shell')
+        assert m.held()['Permitted'] != 'all'
+        assert m.lib.setpflags(AWARE, 1) == 0
+        return m.held()['Permitted'], m.held()['Effective'], m.lib.sim_get_flags() & RESET
+    assert on_sunos(libc, work) == ('all', 'all', 0)
+
+
+def test_no_row_before_the_ids_adds_anything(libc):
+    """So the reset is cleared before awareness is asked for."""
+    def work(m):
+        platform = platform_of(m)
+        m.start('profile shell')
+        case = Case(platform, platform.parse('basic'))
+        permitted = m.held()['Permitted']
+        for _, function, *args in platform.before(case):
+            function(*args)
+            assert m.held()['Permitted'] == permitted
+        assert m.held()['Effective'] == permitted and m.held()['flags'] == AWARE
+    on_sunos(libc, work)
+
+
+def test_root_with_privileges_gets_nothing_back_by_becoming_aware_again(libc):
+    """Because its limit set is cut."""
+    def regained(m):
+        assert m.lib.setpflags(RESET, 1) == m.lib.setpflags(AWARE, 1) == 0
+        return m.held()['Permitted']
+
+    def work(m):
+        platform = platform_of(m)
+        perform(Case(platform, platform.parse('basic net_privaddr'), uid=0))
+        answer = regained(m)
+        m.sets(L='all')                             # had it not been cut
+        return answer, regained(m)
+    assert on_sunos(libc, work) == ('basic,net_privaddr', 'all')
+
+
+def test_exec_sets_the_saved_group_and_ends_a_reset_that_is_due(libc):
+    def work(m):
+        m.lib.sim_ids(1000, 1000, 1000, 5, 6, 7)
+        m.flags(RESET)
+        assert m.lib.sim_exec(0, 0) == 0
+        return m.held()['ids'][3:], m.held()['flags']
+    assert on_sunos(libc, work, 'user') == ([5, 6, 6], 0)
+
+
+def test_the_saved_group_is_a_way_back_and_the_drop_closes_it(libc):
+    def start(m):
+        m.lib.sim_ids(1000, 1000, 1000, 5, 5, 0)
+
+    def work(m):
+        start(m)
+        answers = [m.lib.setregid(0, 0), m.held()['ids'][3:]]
+        start(m)
+        platform = platform_of(m)
+        perform(Case(platform, platform.parse('basic'), uid=1000, gid=5, groups=None))
+        return answers + [m.held()['ids'][3:], m.lib.setregid(0, 0)]
+    assert on_sunos(libc, work, 'user') == [0, [0, 0, 0], [5, 5, 5], -1]
+
+
+def test_exec_of_a_setuid_file_of_another_than_root_ends_awareness(libc):
+    def work(m):
+        m.ids(1000, 0, 0)
+        m.flags(AWARE)
+        m.sets(PEI='basic', L='all')
+        assert m.lib.sim_exec(1, 77) == 0
+        return m.held()['ids'][:3], m.held()['flags']
+    assert on_sunos(libc, work) == ([1000, 77, 77], 0)
+
+
+def test_a_flag_that_a_release_does_not_know_is_einval_and_so_not_set(libc):
+    def work(m):
+        ucred = m.lib.ucred_get
+        ucred.restype = ctypes.c_void_p
+        place = ctypes.c_void_p(ucred(os.getpid()))
+        answers = []
+        for function in m.lib.ucred_getpflags, lambda _, flag: m.lib.getpflags(flag):
+            function.restype = ctypes.c_uint
+            for flag in 0x1000, PFEXEC_AUTH:
+                answers.append(function(place, flag) & 0xffffffff)
+        m.lib.ucred_free(place)
+        fields = platform_of(m).read()
+        return answers, fields['pfexec_auth'], platform_of(m).look(os.getpid())[0][1]['pfexec']
+    assert on_sunos(libc, work, solaris10=True) == ([0xffffffff] * 4, 0, 0)
+
+
 def test_after_the_drop_no_program_gets_more(libc):
     def work(m):
         assert attempt(m, security('basic net_privaddr sys_resource'))[0] == 'done'
@@ -841,6 +1011,226 @@ def test_after_the_drop_no_program_gets_more(libc):
     held = on_sunos(libc, work)
     assert held['ids'][:3] == [1234] * 3 and held['Limit'] == 'basic,net_privaddr,sys_resource'
     assert held['Permitted'] == 'basic'
+
+
+# ---- sets
+
+def random_texts(m):
+    """Texts of privileges, and what the library calls them."""
+    import random
+    chance = random.Random(1)
+    every = sorted(platform_of(m).release.every)
+    for _ in range(300):
+        names = chance.sample(every, chance.randrange(len(every)))
+        yield ','.join(names) or 'none'
+    for text in 'all', 'zone', 'basic', 'none', 'all,!sys_time', 'basic,!proc_info,sys_time':
+        yield text
+
+
+@pytest.mark.parametrize('state', ['global root', 'zone root'])
+def test_a_set_prints_as_the_library_prints_it(libc, state):
+    def work(m):
+        platform = platform_of(m)
+        for text in random_texts(m):
+            shown = platform.in_form(text, solaris_priv.PRIV_STR_PORT)
+            assert str(platform.set_of(text)) == shown
+            assert platform.names(platform.set_of(text)) == [
+                name for name in platform.literal(text) if name != 'none']
+    on_sunos(libc, work, state)
+
+
+def test_arithmetic_of_sets_is_that_of_their_bits(libc):
+    def work(m):
+        platform = platform_of(m)
+        texts = list(random_texts(m))
+        bits = lambda one: one.named | ({'unnamed'} if one.unnamed else set())
+        for left, right in zip(texts + ['all'] * 9, texts[1:] + ['all'] * 9 + ['none']):
+            a, b = platform.set_of(left), platform.set_of(right)
+            assert bits(a & b) == bits(a) & bits(b)
+            assert bits(a | b) == bits(a) | bits(b)
+            assert bits(a - b) == bits(a) - bits(b)
+            assert (a == b) == (bits(a) == bits(b)) and bool(a) == bool(bits(a))
+        every = platform.set_of('all')
+        assert str(every & every) == 'all' and str(every - platform.set_of('sys_time')) != 'all'
+        assert not every - every and every != 'all' and hash(every) == hash(every | every)
+        before = len(m.log())
+        assert str(every & platform.basic()) == 'basic' and 'proc_exec' in every
+        assert len(m.log()) == before               # no call
+    on_sunos(libc, work)
+
+
+# ---- whose heap a text is on
+
+HEAP = r"""
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+#include <stdlib.h>
+static char arena[1 << 29] __attribute__((aligned(64)));
+static size_t used;
+void *memalign(size_t alignment, size_t size)
+{
+    if (alignment < 64)
+        alignment = 64;
+    size_t at = __atomic_fetch_add(&used, (size + alignment + 127) & ~(size_t)63, __ATOMIC_SEQ_CST);
+    char *data = arena + ((at + 64 + alignment - 1) & ~(alignment - 1));
+    *(size_t *)(data - 64) = size;
+    return data;
+}
+void *malloc(size_t size) { return memalign(64, size); }
+void *aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
+int posix_memalign(void **p, size_t alignment, size_t size)
+{
+    *p = memalign(alignment, size);
+    return 0;
+}
+void *calloc(size_t n, size_t size) { return memalign(64, n * size); }     /* never used before */
+void free(void *data)
+{
+    if (data && ((char *)data < arena || (char *)data >= arena + sizeof arena)) {
+        (void)!write(2, "not of this heap\n", 17);
+        abort();
+    }
+}
+void *realloc(void *old, size_t size)
+{
+    void *data = malloc(size);
+    if (old) {
+        size_t had = *(size_t *)((char *)old - 64);
+        memcpy(data, old, had < size ? had : size);
+    }
+    return data;
+}
+size_t malloc_usable_size(void *data) { return data ? *(size_t *)((char *)data - 64) : 0; }
+"""
+
+
+def test_a_text_goes_back_to_the_heap_of_the_process_not_to_that_of_libc(tmpdir):
+    """libumem(3LIB) preloaded, as is usual for daemons there: libc has a free of its own."""
+    need(CC, 'needs a C compiler')
+    tmpdir.join('heap.c').write(HEAP)
+    heap, path = str(tmpdir.join('libumem.so.1')), str(tmpdir.join('libc.so.1'))
+    cc('-shared', '-fPIC', '-O1', '-fno-builtin', '-o', heap, str(tmpdir.join('heap.c')))
+    cc('-shared', '-o', path, '-DHEAP_OF_THE_PROCESS', SOURCE, *FLAGS)
+    program = """if True:
+        import ctypes, sys
+        sys.path.insert(0, %r)
+        import solaris_priv
+        ctypes.CDLL(%r).sim_reset(0)
+        platform = solaris_priv.Solaris(%r%s)
+        print(platform.parse('basic net_privaddr')['permitted'], platform.read()['limit'])
+        """
+    run = lambda process: run_command(
+        [sys.executable, '-I', '-c', program % (TOP, path, path, process)],
+        env=dict(os.environ, LD_PRELOAD=heap))
+    good, bad = run(''), run(', %r' % path)
+    assert (good.returncode, good.stdout) == (0, 'basic,net_privaddr all\n'), good.stderr
+    assert bad.returncode == -6                     # the free of libc: this test can fail
+
+
+# ---- access control lists
+
+READ, WRITE_DATA, APPEND, DELETE_CHILD, WRITE_ATTRIBUTES = 0x1, 0x2, 0x4, 0x40, 0x100
+DELETE, WRITE_ACL, WRITE_OWNER = 0x10000, 0x40000, 0x80000
+OWNER_AT, GROUP_AT, EVERYONE_AT, OF_A_GROUP, INHERIT_ONLY = 0x1000, 0x2040, 0x4000, 0x40, 0x8
+NOBODY = 0xffffffff                                 # who, of owner@, group@ and everyone@
+ALLOW, DENY, AUDIT = 0, 1, 2
+TRIVIAL = [(NOBODY, 0xe01bf, OWNER_AT, ALLOW), (NOBODY, 0x20089, GROUP_AT, ALLOW),
+           (NOBODY, 0x20089, EVERYONE_AT, ALLOW)]
+# As ZFS made them on Solaris 10, of mode 0644.
+SIX = [(NOBODY, 0x20, OWNER_AT, DENY), (NOBODY, 0xc011f, OWNER_AT, ALLOW),
+       (NOBODY, 0x26, GROUP_AT, DENY), (NOBODY, 0x1, GROUP_AT, ALLOW),
+       (NOBODY, 0xc0136, EVERYONE_AT, DENY), (NOBODY, 0x120089, EVERYONE_AT, ALLOW)]
+
+
+@pytest.mark.parametrize('entries, found', [
+    (TRIVIAL, False), (SIX, False), ([], False),
+    # somebody by name
+    ([(1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, APPEND, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, DELETE, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, DELETE_CHILD, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, WRITE_ACL, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, WRITE_OWNER, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, READ | WRITE_ATTRIBUTES, 0, ALLOW)] + TRIVIAL, False),
+    ([(0, 0xffffffff, 0, ALLOW)] + TRIVIAL, False),             # root
+    # a group by number, that of root too: is the process in it?
+    ([(1001, WRITE_DATA, OF_A_GROUP, ALLOW)] + TRIVIAL, True),
+    ([(0, WRITE_DATA, OF_A_GROUP, ALLOW)] + TRIVIAL, True),
+    ([(1001, READ, OF_A_GROUP, ALLOW)] + TRIVIAL, False),
+    # everyone@ and group@: write_data shows in the mode, which is judged; the rest does not
+    ([(NOBODY, APPEND, EVERYONE_AT, ALLOW)] + TRIVIAL, True),
+    ([(NOBODY, WRITE_ACL, EVERYONE_AT, ALLOW)] + TRIVIAL, True),
+    ([(NOBODY, DELETE_CHILD, GROUP_AT, ALLOW)] + TRIVIAL, True),
+    ([(NOBODY, WRITE_DATA | APPEND | DELETE_CHILD, GROUP_AT, ALLOW)] + TRIVIAL, False),
+    ([(NOBODY, WRITE_DATA | APPEND, EVERYONE_AT, ALLOW)] + TRIVIAL, False),
+    # only for what will be made in the directory
+    ([(1001, WRITE_DATA, 0x3 | INHERIT_ONLY, ALLOW)] + TRIVIAL, False),
+    ([(1001, WRITE_DATA, 0x3, ALLOW)] + TRIVIAL, True),
+    # the first entry decides
+    ([(1001, WRITE_DATA, 0, DENY), (1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL, False),
+    ([(1001, WRITE_DATA, 0, ALLOW), (1001, WRITE_DATA, 0, DENY)] + TRIVIAL, True),
+    ([(1001, APPEND, 0, DENY), (1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL, True),
+    ([(1002, WRITE_DATA, 0, DENY), (1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, WRITE_DATA, OF_A_GROUP, DENY), (1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL, True),
+    ([(1001, WRITE_DATA, INHERIT_ONLY, DENY), (1001, WRITE_DATA, 0, ALLOW)], True),
+    ([(NOBODY, WRITE_DATA, EVERYONE_AT, DENY), (1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL, False),
+    ([(NOBODY, WRITE_DATA, EVERYONE_AT, DENY), (NOBODY, 0x6, EVERYONE_AT, ALLOW)], True),
+    ([(1001, WRITE_DATA, 0, AUDIT)] + TRIVIAL, False),
+    ([(1001, 0, 0, 9)] + TRIVIAL, True),                        # not understood
+])
+def test_who_an_access_list_of_zfs_lets_write(libc, entries, found):
+    def work(m):
+        m.acl('/etc/x.conf', entries)
+        platform = platform_of(m)
+        assert not platform.has_access_list('/etc/other')
+        return platform.has_access_list('/etc/x.conf')
+    assert on_sunos(libc, work) is found
+
+
+MINIMAL = [(0x1, 0, 6), (0x4, 0, 4), (0x20, 0, 4)]
+
+
+@pytest.mark.parametrize('entries, found', [
+    (MINIMAL + [(0x10, 0, 4)], False),
+    (MINIMAL + [(0x2, 1001, 6), (0x10, 0, 6)], True),
+    (MINIMAL + [(0x8, 1001, 2), (0x10, 0, 7)], True),
+    (MINIMAL + [(0x2, 1001, 6), (0x10, 0, 4)], False),          # the mask
+    (MINIMAL + [(0x10, 0, 5), (0x8, 1001, 7)], False),
+    (MINIMAL + [(0x2, 1001, 4), (0x10, 0, 7)], False),
+    (MINIMAL + [(0x2, 0, 7), (0x10, 0, 7)], False),             # root
+    (MINIMAL + [(0x1002, 1001, 7), (0x1010, 0, 7), (0x10, 0, 7)], False),   # of files to come
+    (MINIMAL + [(0x1010, 0, 4), (0x2, 1001, 6), (0x10, 0, 6)], True),
+    (MINIMAL + [(0x2, 1001, 6)], True),                         # no mask
+    (MINIMAL + [(0x40, 0, 0)], True),                           # not understood
+])
+def test_who_an_access_list_of_ufs_lets_write(libc, entries, found):
+    def work(m):
+        m.acl(None, UFS)
+        m.acl('/etc/x.conf', entries)
+        platform = platform_of(m)
+        assert not platform.has_access_list('/etc/other')
+        return platform.has_access_list('/etc/x.conf')
+    assert on_sunos(libc, work) is found
+
+
+def test_a_file_system_without_lists_has_none_and_one_that_does_not_answer_is_named(libc):
+    def work(m):
+        platform = platform_of(m)
+        m.acl(None, NO_ACL)
+        assert platform.has_access_list('/tmp') is False
+        m.acl(None, ZFS)
+        for call, code in (1, errno.EACCES), (2, errno.ENOSPC), (1, errno.EIO):
+            m.inject('acl', call, code)
+            with pytest.raises(OSError) as raised:
+                platform.has_access_list('/etc/x.conf')
+            assert (raised.value.errno, raised.value.filename) == (code, '/etc/x.conf')
+        m.inject('acl', 2, LIE)                     # says that it filled the buffer
+        assert platform.has_access_list('/etc/x.conf') is True
+        m.acl(None, UFS)
+        m.inject('acl', 3, LIE)
+        assert platform.has_access_list('/etc/x.conf') is True
+    on_sunos(libc, work)
 
 
 # ---- the document
