@@ -184,6 +184,15 @@ static void clear_aware(void)
     self.flags &= ~(uint_t)(AWARE | RESET);
 }
 
+/* As exec does, before and after the ids change */
+static void adjust_aware(void)
+{
+    if (self.flags & AWARE && can_clear())
+        clear_aware();
+    else
+        self.flags &= ~(uint_t)RESET;
+}
+
 static void reset_aware(int final)
 {
     priv_set_t inherited = both(self.set[I], self.set[L]);
@@ -902,16 +911,13 @@ int sim_exec(int setuid_bit, uid_t owner)
         effective = owner;
     p->setugid = honoured || !subset(p->set[I], observed(p, P));
     if ((p->flags & AWARE) || !equal(p->set[E], p->set[I]) || !equal(p->set[P], p->set[I]) || !subset(p->set[I], p->set[L])) {
-        if ((p->flags & AWARE) && can_clear())          /* before the ids change */
-            clear_aware();
+        adjust_aware();
         p->u[1] = p->u[2] = effective;
         p->set[I] = both(p->set[I], p->set[L]);
         p->set[E] = p->set[P] = p->set[I];
-        if ((p->flags & AWARE) && can_clear())          /* and after */
-            clear_aware();
+        adjust_aware();
     }
     p->u[1] = p->u[2] = effective;
     p->g[2] = p->g[1];
-    p->flags &= ~(uint_t)RESET;
     return 0;
 }
