@@ -332,7 +332,14 @@ class Solaris:
     largest_id = 2147483647         # above it are ephemeral ids: EINVAL
     waived = ('allowing new privileges has no effect on this system: the limit set is '
               'always set')
+    fields = ('uid', 'gid', 'groups', 'permitted', 'limit', 'effective', 'inheritable',
+              'aware', 'aware_reset', 'xpolicy', 'pfexec', 'pfexec_auth', 'zone', 'root',
+              'cwd_outside')        # the last is looked at nowhere here
+    reads_with = 'priv_str_to_set(3C) and setppriv(2)'
     unshare_text = ''
+    cleared_by_exec = 'aware',
+    not_there = 'there is no process %d, or it has ended, or it is in another zone'
+    roots_own = '/etc and /devices'
 
     def __init__(self, libc='libc.so.1', process=None):
         """libc by its soname; process: None is all that this process has loaded."""
@@ -456,7 +463,7 @@ class Solaris:
 
     def fields_of(self, pid):
         """None is what cannot be seen."""
-        ucred = self.c.ucred_get(min(pid, self.largest_id))     # a c_int would wrap around
+        ucred = self.ucred_of(min(pid, self.largest_id))        # a c_int would wrap around
         try:
             fields = self.ids(ucred)
             for name in SETS:
@@ -469,6 +476,14 @@ class Solaris:
             self.c.ucred_free(ucred)
         fields['root'] = root_of(pid)
         return fields
+
+    def ucred_of(self, pid):
+        try:
+            return self.c.ucred_get(pid)
+        except PermissionError as error:
+            remedy = '%s: be root, in the global zone or its own (proc_owner, proc_zone)'
+            remedy %= error.strerror
+            raise OSError(error.errno, remedy, 'ucred_get') from None
 
     def ids(self, ucred):
         c = self.c
@@ -507,10 +522,37 @@ class Solaris:
         return name.value.decode()
 
     def around(self):
-        """What a process to be audited must have in common with this one, or be known to be
-        in another zone."""
-        zone = self.shown_zone(self.c.getzoneid())
-        return {'root': device_and_inode('/'), 'zone': zone}
+        """What a process to be audited has in common with this one."""
+        places = {'root': device_and_inode('/')}
+        if self.c.ucred_getzoneid is not None:
+            places['zone'] = self.shown_zone(self.c.getzoneid())
+        return places
+
+    def elsewhere(self, fields, around):
+        """Why a process has a root directory of its own, or ''.  zones(5)"""
+        if fields['zone'] != around.get('zone', fields['zone']):
+            return 'in another zone'
+        return ''
+
+    def audit_refusal(self):
+        return ('its root directory and zone cannot be seen: be root in the global zone, or '
+                'in its zone')
+
+    def hint(self, audit):
+        return ''
+
+    def assumed_root(self):
+        """The fields of root at its start, for check."""
+        every = self.set_of('zone')
+        fields = dict.fromkeys(self.fields, 0)
+        fields.update(dict.fromkeys(('uid', 'gid'), (0, 0, 0)), groups=())
+        fields.update(dict.fromkeys(('permitted', 'limit', 'effective'), every))
+        fields.update(dict.fromkeys(('zone', 'root', 'cwd_outside')))
+        fields['inheritable'] = self.basic()
+        return fields
+
+    def most_groups(self):
+        return posix.sysconf('SC_NGROUPS_MAX')
 
     def open_tasks(self):
         return None                         # reading back needs no descriptor
@@ -521,8 +563,8 @@ class Solaris:
     def unshare(self):
         """There is nothing that a process shares with another one: fork(2)."""
 
-    def setgroups_denied(self):
-        return False
+    def may_set_groups(self, found):
+        return True
 
     def unmapped_owners(self):
         return frozenset()
@@ -561,7 +603,7 @@ class Solaris:
 
     # arithmetic
 
-    def rights(self, state, setgroups_denied):
+    def rights(self, state, may_set_groups):
         """What is permitted `before` makes effective."""
         return frozenset(
             right for right, name in RIGHTS.items() if name in state.permitted)
