@@ -898,14 +898,12 @@ REAL = 'free', 'poll', 'setgroups', 'setregid', 'setreuid', 'chroot'    # every 
 
 def test_a_libc_without_one_of_the_functions_is_refused(libc, tmpdir):
     missing = sorted(set(PROTOTYPES) - set(REAL))
-    for name in missing:
-        tmpdir.join(name + '.map').write('{ local: %s; };' % name)
-        cc('-shared', '-o', str(tmpdir.join(name)), libc + '.o', '-Wl,--version-script=%s.map' % tmpdir.join(name))
+    paths = {name: without(tmpdir, libc, [name]) for name in missing}
 
     def work(m):
         answers = {}
         for name in missing:
-            m.path = str(tmpdir.join(name))
+            m.path = paths[name]
             Machine(m.path)
             answers[name] = attempt(m, security('basic'))
         return answers
@@ -1309,6 +1307,128 @@ def test_a_file_system_without_lists_has_none_and_one_that_does_not_answer_is_na
         m.inject('acl', 3, LIE)
         assert platform.has_access_list('/etc/x.conf') is True
     on_sunos(libc, work)
+
+
+LETS_BOB = [(1001, WRITE_DATA, 0, ALLOW)] + TRIVIAL
+
+
+@pytest.mark.parametrize('path, kind, entries, refused', [
+    ('conf', ZFS, TRIVIAL, False),
+    ('conf', ZFS, LETS_BOB, True),                                          # a named user
+    ('conf', ZFS, [(1001, APPEND, OF_A_GROUP, ALLOW)] + TRIVIAL, True),     # a group
+    ('conf', ZFS, [(NOBODY, WRITE_ACL, EVERYONE_AT, ALLOW)] + TRIVIAL, True),
+    ('conf', ZFS, [(1001, WRITE_DATA, 0x3 | INHERIT_ONLY, ALLOW)] + TRIVIAL, False),
+    ('conf', ZFS, [(1001, WRITE_DATA, 0, DENY)] + LETS_BOB, False),
+    ('conf', UFS, MINIMAL + [(0x2, 1001, 7), (0x10, 0, 4)], False),         # the mask
+    ('conf', UFS, MINIMAL + [(0x2, 1001, 7), (0x10, 0, 6)], True),
+    ('.', ZFS, [(1001, DELETE_CHILD, 0, ALLOW)] + TRIVIAL, True),           # a directory above
+    ('jail', ZFS, TRIVIAL, False),
+    ('jail', ZFS, LETS_BOB, True),
+    ('jail', UFS, MINIMAL + [(0x8, 1001, 7), (0x10, 0, 7)], True),
+])
+def test_whom_a_list_lets_write_is_not_trusted_with_the_file_or_the_jail(
+        libc, tmpdir, path, kind, entries, refused):
+    need_root()
+    tmpdir.mkdir('jail')
+    place = str(tmpdir.join(path)) if path != '.' else str(tmpdir)
+    conf = tmpdir.join('conf')
+    conf.write('Security { user = "1234" group = "1234" chroot = "%s" }' % tmpdir.join('jail'))
+
+    def work(m):
+        m.acl(None, kind)
+        m.acl(place, entries)
+        plan = capdrop.plan(capdrop.load(str(conf)))
+        m.inject('acl', 0, errno.EIO)
+        unknown = capdrop.plan(capdrop.load(str(conf)))
+        return plan.refusals, unknown.refusals
+    refusals, unknown = on_sunos(libc, work)
+    assert bool(refusals) == refused
+    if refused:
+        assert 'an access control list' in refusals[0] and place in refusals[0]
+    assert unknown and 'someone unknown (%s)' % os.strerror(errno.EIO) in unknown[0]
+
+
+# ---- what a release, or a Python, may lack
+
+OPTIONAL_OF_PYTHON = ('getgrouplist', 'getxattr', 'initgroups', 'waitid', 'O_CLOEXEC',
+                      'O_DIRECTORY', 'O_NOFOLLOW')
+
+
+def every_verb(m):
+    """What each verb answers: nothing of it may be a traceback."""
+    m.lib.sim_other(os.getppid())
+    pid = str(os.getppid())
+    with open('conf', 'w') as file:
+        file.write('Security { user = daemon privileges = "basic net_privaddr" }')
+    answers = {name: cli(*words) for name, words in {
+        'plan': ['plan', 'conf'], 'plan --exec': ['plan', '--exec', '--json', 'conf'],
+        'plan with chroot': ['plan', '--chroot', '/etc', 'conf'], 'check': ['check', 'conf'],
+        'status': ['status'], 'status PID': ['status', pid], 'audit': ['audit', 'conf', pid],
+    }.items()}
+    wanted = capdrop.load('conf')
+    dropped, launched = attempt(m, wanted), attempt(m, wanted, exec=True)
+    answers['drop'] = dropped.outcome, dropped.why
+    answers['exec'] = launched.outcome, launched.why
+    return answers
+
+
+def without(tmpdir, libc, names):
+    """The stand-in without some of its functions."""
+    path = str(tmpdir.join('libc-' + '-'.join(names)))
+    with open(path + '.map', 'w') as file:
+        file.write('{ local: %s; };' % '; '.join(names))
+    cc('-shared', '-o', path, libc + '.o', '-Wl,--version-script=%s.map' % path)
+    return path
+
+
+@pytest.mark.parametrize('missing', [(), OPTIONAL, OPTIONAL_OF_PYTHON,
+                                     OPTIONAL + OPTIONAL_OF_PYTHON]
+                         + [(name,) for name in OPTIONAL + OPTIONAL_OF_PYTHON])
+def test_no_verb_ends_in_a_traceback_where_something_is_missing(libc, tmpdir, missing):
+    need_root()
+    path = libc
+    of_libc = [name for name in missing if name in OPTIONAL]
+    if of_libc:
+        path = without(tmpdir, libc, of_libc)
+
+    def work(m):
+        for name in set(missing) - set(OPTIONAL):
+            for module in os, posix:
+                if hasattr(module, name):
+                    delattr(module, name)
+        return every_verb(m)
+    with tmpdir.as_cwd():
+        answers = on_sunos(path, work)
+    statuses = {verb: answer[0] for verb, answer in answers.items()}
+    assert statuses == {
+        'plan': 0, 'plan --exec': 0, 'plan with chroot': 0, 'check': 0, 'status': 0,
+        'status PID': 0, 'audit': 1, 'drop': 'done', 'exec': 'ran'}, answers
+    for verb, (_, text) in answers.items():
+        assert 'Traceback' not in text, verb
+
+
+def test_a_missing_right_is_named_with_what_to_do(libc):
+    outcome, why, _, _ = drop_from(libc, 'user', 'basic', supplemental_groups=[7])
+    assert outcome == 'refused'
+    assert "proc_setid is not in this process's permitted set: start it as root" in why
+
+    def started_without(m):
+        m.flags(AWARE)
+        m.sets(PEI='basic', L='basic')
+        return attempt(m, security('basic'))
+    result = on_sunos(libc, started_without)
+    assert result.outcome == 'refused'
+    assert 'proc_setid' in result.why and 'method_credential' in result.why
+
+
+def test_a_process_that_may_not_be_looked_at_says_what_it_takes(libc, tmpdir):
+    def work(m):
+        m.lib.sim_other(4242)
+        m.inject('ucred_get', 1, errno.EACCES)
+        return cli('status', '4242')
+    with tmpdir.as_cwd():
+        status, output = on_sunos(libc, work)
+    assert status == 125 and 'ucred_get: ' in output and 'proc_owner' in output
 
 
 # ---- the document
