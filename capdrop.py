@@ -1953,7 +1953,6 @@ ROOT_EQUIVALENT = sum(1 << NUMBER_OF['cap_' + name] for name in (
     'sys_chroot sys_ptrace sys_admin sys_boot mknod setfcap mac_override mac_admin perfmon '
     'bpf').split())
 
-
 OPERATORS = '=+-'
 FLAGS = 'eip'
 DIGITS = '0123456789abcdef'
@@ -2125,7 +2124,8 @@ def unknown_name(at, word, number_of):
 
 def proposal(text, number_of):
     """The text that was probably meant, in words; '' where nobody can know."""
-    if any(mark in text for mark in TAKE_AWAY):
+    too_long = len(text) > 400                              # for a message
+    if too_long or any(mark in text for mark in TAKE_AWAY):
         return ''
     for alike, words in (str.__eq__, 'write "%s"'), (nearly, 'did you mean "%s"?'):
         meant = respelt(text, alike, number_of)
@@ -2230,6 +2230,7 @@ def nearly(written, name):
 #   regain                 a generator of rows that must fail afterwards, of a Case
 #   checks, warnings       what stands against it, and what is worth a line: functions of
 #                          a Case that yield sentences
+#   doubts                 those of the checks that need no process
 #   has_access_list(path)  may others write it than the mode says?
 #   unmapped_owners()      ids that owners seem to have whom this system does not know
 #   takes_a_line()         does descriptor 2 take a line without blocking?
@@ -2562,10 +2563,10 @@ class LinuxCalls:
         return CapSet(2 ** count - 1)
 
     def filesystem_uid(self, tasks):
-        return self.filesystem_id('setfsuid', self.raw_setfsuid(NOT_AN_ID), b'\nUid:', tasks)
+        return self.filesystem_id('setfsuid', self.raw_setfsuid(NOT_AN_ID), '\nUid:', tasks)
 
     def filesystem_gid(self, tasks):
-        return self.filesystem_id('setfsgid', self.raw_setfsgid(NOT_AN_ID), b'\nGid:', tasks)
+        return self.filesystem_id('setfsgid', self.raw_setfsgid(NOT_AN_ID), '\nGid:', tasks)
 
     @staticmethod
     def filesystem_id(call, answer, line, tasks):
@@ -2574,12 +2575,8 @@ class LinuxCalls:
             return answer
         if tasks is None:
             raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
-        path = '%d/status' % posix.getpid()         # it has one thread, or is refused
-        status = posix.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=tasks)
-        try:
-            text = posix.read(status, 4096)
-        finally:
-            posix.close(status)
+        # this process has one thread, or is refused
+        text = contents('%d/status' % posix.getpid(), tasks)
         _, _, rest = text.partition(line)
         return int(rest.split()[3])
 
@@ -2673,14 +2670,16 @@ class LinuxCalls:
     def look(self, pid):
         # the directory stays that of this process if its number goes to another
         tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)
+        alive = []
         try:
-            found = every_task(tasks, pid)
+            for number, fields in every_task(tasks, pid).items():
+                if fields:                          # not of a zombie
+                    name = '%d (%s)' % (number, printable(fields['command']))
+                    alive.append((name, fields))
+                    if len(alive) == 1:             # its threads share them
+                        fields.update(descriptors_of(tasks, number))
         finally:
             posix.close(tasks)
-        alive = []
-        for number, fields in found.items():
-            if fields:                              # not of a zombie
-                alive.append(('%d (%s)' % (number, printable(fields['command'])), fields))
         if not alive:
             raise ProcessLookupError
         return alive
@@ -2697,9 +2696,9 @@ def by_flag(permitted, effective, inheritable):
     return effective, permitted, inheritable
 
 
-def contents(path):
+def contents(path, directory=None):
     """The text of a small file, without the line's end."""
-    descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     pieces = []
     try:
         piece = posix.read(descriptor, 65536)
@@ -2711,9 +2710,9 @@ def contents(path):
     return b''.join(pieces).decode('utf-8', 'replace').strip()
 
 
-def contents_or_none(path):
+def contents_or_none(path, directory=None):
     try:
-        return contents(path)
+        return contents(path, directory)
     except OSError:
         return None
 
@@ -2827,6 +2826,41 @@ def places_of(directory, where):
     except PermissionError:
         posix.stat(where + 'status', dir_fd=directory)      # it may have ended: looks the same
     return found
+
+
+def descriptors_of(tasks, number):
+    """{'fanotify': those that open files, 'io_urings': ...}, as far as there are any."""
+    found = {}
+    try:
+        directory = posix.open('%d/fd' % number, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tasks)
+    except OSError:
+        return found                                # not for this user to see, or it has ended
+    try:
+        for name in posix.listdir(directory):
+            path = link_or_none(name, directory)
+            if path == IO_URING:
+                found.setdefault('io_urings', []).append(int(name))
+            elif path == FANOTIFY and opens_files('%d/fdinfo/%s' % (number, name), tasks):
+                found.setdefault('fanotify', []).append(int(name))
+    finally:
+        posix.close(directory)
+    return {kind: tuple(sorted(numbers)) for kind, numbers in found.items()}
+
+
+def link_or_none(name, directory):
+    try:
+        return posix.readlink(name, dir_fd=directory)
+    except OSError:
+        return None                                 # closed meanwhile
+
+
+def opens_files(fdinfo, directory=None):
+    """Of a fanotify group: not if its events name files by handles.  fanotify_init(2)"""
+    text = contents_or_none(fdinfo, directory)
+    if text is None:
+        return True
+    _, _, flags = text.partition('fanotify flags:')
+    return not int(flags.split()[0], 16) & FAN_REPORT_FID_OR_DIR_FID
 
 
 def is_outside(root, identity, cwd, directory):
@@ -3517,9 +3551,6 @@ def nobody_is_shared(case):
                        'others')
 
 
-LIBRARY = os.path.realpath(os.__file__)             # not later: it calls functions of os
-
-
 def children_keep_theirs(case):
     if not has_children():
         return
@@ -3531,8 +3562,9 @@ def children_keep_theirs(case):
 def modules_out_of_reach(case):
     if case.exec or case.security.chroot is not None:
         return
-    for directory in directories_above(LIBRARY):
-        if not may_enter(directory, case.goal):
+    library = os.path.dirname(os.__file__)
+    for directory, status in looked_up(library):
+        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, case.goal):
             yield 'user', ('user %d cannot enter %s: importing modules later will fail'
                            % (case.goal.uid[0], printable(directory)))
             return
@@ -3571,16 +3603,6 @@ def may_enter(path, goal):
     else:
         bit = stat.S_IXOTH
     return bool(status.st_mode & bit)
-
-
-def directories_above(path):
-    """Of an absolute path, from the one below the root on."""
-    above = []
-    directory = os.path.dirname(path)
-    while directory != '/':
-        above.append(directory)
-        directory = os.path.dirname(directory)
-    return above[::-1]
 
 
 def has_children():
@@ -3939,18 +3961,9 @@ def io_uring_mapped(case):
 def descriptor_of_a_fanotify_group(case):
     """Each event opens a file, and nobody asks for the rights of who reads it."""
     for number, _, path in case.process.descriptors:
-        if path == FANOTIFY and opens_files(number):
+        if path == FANOTIFY and opens_files('/proc/self/fdinfo/%d' % number):
             yield ('descriptor %d is a fanotify group, whose events open files with the '
                    'rights of now: close it, or make it with FAN_REPORT_FID' % number)
-
-
-def opens_files(number):
-    """Not if its events name files by handles instead.  fanotify_init(2)"""
-    text = contents_or_none('/proc/self/fdinfo/%d' % number)
-    if text is None:
-        return True
-    _, _, flags = text.partition('fanotify flags:')
-    return not int(flags.split()[0], 16) & FAN_REPORT_FID_OR_DIR_FID
 
 
 def missing_of(case):
@@ -4128,6 +4141,8 @@ Linux.warnings = (
     counts_only_in_a_user_namespace,
     command_may_shed_the_set,
 )
+
+Linux.doubts = ids_not_mapped, lost_over_exec
 
 PLATFORMS = {'linux': Linux, 'sunos5': make_solaris}
 platforms = []                  # the one that is in use, from when it is needed
@@ -4959,6 +4974,8 @@ def audit_process(security, target, pid, no_new_privs):
     rights = ALL_RIGHTS - {'user'} if nobody_is_meant else ALL_RIGHTS
 
     unseen = [name for name in platform.fields if first[name] is None]
+    for number in first.get('io_urings', ()):
+        unseen.append('whether the io_uring of descriptor %d is from before' % number)
     expected, unseen_places = places_to_expect(security, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
@@ -5008,8 +5025,9 @@ def places_to_expect(security, first, around):
 def wanted_fields(goal, expected, platform, exec, jailed):
     """What to compare with: of what came with the process only the places."""
     wanted = goal.seen()
-    for name in 'threads', 'command':
+    for name in 'threads', 'command', 'io_urings':
         wanted.pop(name, None)
+    wanted['fanotify'] = ()                         # of those that open files
     wanted.update(expected)
     wanted.pop('cwd_outside', None)
     if jailed:
@@ -5056,7 +5074,7 @@ class Comparison:
             return 'more'
         if name in self.places:                     # it is that one or another
             return 'more and less'
-        if isinstance(want, tuple):
+        if isinstance(has, tuple):
             holds, asked = set(has), set(want)
         else:
             holds, asked = set(self.platform.names(has)), set(self.platform.names(want))
@@ -5374,8 +5392,14 @@ class AssumedRoot:
         self.found = State(platform.assumed_root())
 
 
-# What would stand against a drop by root, and can be told beforehand.
+def platforms_doubts(case):
+    for doubt in case.platform.doubts:
+        yield from doubt(case)
+
+
+# What would stand against a launch by root, and can be told beforehand.
 DOUBTS = (
+    platforms_doubts,
     rewritable_by_strangers,
     overrides_root,
     gives_himself,
