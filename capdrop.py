@@ -2223,6 +2223,8 @@ def nearly(written, name):
 #   goal(sets, held, rights, exec, no_new_privs)   {field: value} to end in: of `held`, a
 #                          State that has the ids to end in already
 #   goal_of_root(held)     the same for root that keeps everything
+#   may_lack, unlimited(fields)   the sets that no drop can make larger, and the fields as if
+#                          they had been full before
 #   most_groups()          how many supplementary groups the system takes
 #   cleared_by_exec        fields of a State that execve(2) clears
 #   set_groups, change_root, set_gid, set_uid      rows for the steps in the middle
@@ -2399,6 +2401,7 @@ class LinuxCalls:
               'bounding', 'securebits', 'keepcaps', 'no_new_privs', 'threads', 'root')
     unshare_text = 'unshare(CLONE_FS | CLONE_FILES)'
     cleared_by_exec = ()
+    may_lack = ('bounding',)
     waived = ('no_new_privs is waived: setuid and file-capability programs can raise '
               'privileges')
 
@@ -3124,8 +3127,18 @@ def found_or_none(ask, name_or_number):
 # -------------------------------------------------------- (Target, State, rights) -> goal
 
 def goal_of(target, held, rights, exec, no_new_privs):
-    """The State that a process which is as `held` is to end in.  Arithmetic only: it
-    refuses nothing and asks nobody.
+    """The State that a process which is as `held` is to end in; None where it has no user.
+
+    Arithmetic only: it refuses nothing and asks nobody.
+    """
+    asked = fields_asked(target, held, rights, exec, no_new_privs)
+    if asked is None:
+        return None
+    return changed(held, **asked)
+
+
+def fields_asked(target, held, rights, exec, no_new_privs):
+    """The fields of that State that are asked for: the others stay as they are.
 
     rights: those that the process has (plan, drop), or ALL_RIGHTS (audit, check): a
     process that has dropped has lost them, and was asked to use them all the same.
@@ -3156,11 +3169,11 @@ def goal_of(target, held, rights, exec, no_new_privs):
         groups = held.groups
 
     platform = target.platform
-    goal = changed(held, uid=(uid,) * len(held.uid), gid=(gid,) * len(held.gid),
-                   groups=groups)
-    if keeps_everything(target, goal):
-        return changed(goal, **platform.goal_of_root(goal))
-    return changed(goal, **platform.goal(target.sets, goal, rights, exec, no_new_privs))
+    ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
+    held = changed(held, **ids)
+    if keeps_everything(target, held):
+        return dict(ids, **platform.goal_of_root(held))
+    return dict(ids, **platform.goal(target.sets, held, rights, exec, no_new_privs))
 
 
 def keeps_everything(target, goal):
@@ -3687,7 +3700,7 @@ class Linux(LinuxCalls):
             goal['securebits'] = self.securebits(held)
         if no_new_privs:
             goal['no_new_privs'] = 1
-            if held.bounding is not None and 'setpcap' in rights:
+            if 'setpcap' in rights:
                 goal['bounding'] = held.bounding & (permitted | inheritable)
         return goal
 
@@ -3699,6 +3712,9 @@ class Linux(LinuxCalls):
 
     def goal_of_root(self, held):
         return {}
+
+    def unlimited(self, fields):
+        return dict(fields, bounding=self.every)
 
     def assumed_root(self):
         """The fields of root at its start, for check."""
@@ -4966,7 +4982,7 @@ def audit_process(security, target, pid, no_new_privs):
     tasks = [('', first)] + others
     around = refusing(platform.around)
     for _, fields in tasks:
-        if set(around) - set(fields):
+        if any(fields.get(name) is None for name in around):
             raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
     nobody_is_meant = target.uid is None and target.default is None
     if nobody_is_meant and 0 in first['uid']:
@@ -4979,10 +4995,11 @@ def audit_process(security, target, pid, no_new_privs):
     expected, unseen_places = places_to_expect(security, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
-        goal = goal_of(target, State(first), rights, exec, no_new_privs)
-        wanted = wanted_fields(goal, expected, platform, exec, security.chroot is not None)
-        if exec and wanted.get('permitted') != wanted.get('effective'):
+        held = State(platform.unlimited(first))
+        asked = fields_asked(target, held, rights, exec, no_new_privs)
+        if exec and asked.get('permitted') != asked.get('effective'):
             continue                                # no launch can leave that
+        wanted = wanted_fields(asked, expected, platform, exec, security.chroot is not None)
         comparison = Comparison(wanted, expected, tasks, platform, security.chroot)
         candidates[kind] = list(comparison.differences())
 
@@ -5022,12 +5039,9 @@ def places_to_expect(security, first, around):
     return expected, unseen
 
 
-def wanted_fields(goal, expected, platform, exec, jailed):
-    """What to compare with: of what came with the process only the places."""
-    wanted = goal.seen()
-    for name in 'threads', 'command', 'io_urings':
-        wanted.pop(name, None)
-    wanted['fanotify'] = ()                         # of those that open files
+def wanted_fields(asked, expected, platform, exec, jailed):
+    """What to compare with: what was asked for, and where the process is to be."""
+    wanted = dict(asked, fanotify=())               # none that opens files
     wanted.update(expected)
     wanted.pop('cwd_outside', None)
     if jailed:
@@ -5084,7 +5098,7 @@ class Comparison:
         marks = []
         if holds - asked:
             marks.append('more')
-        if asked - holds and name != 'bounding':    # what was lacking before stays so
+        if asked - holds and name not in self.platform.may_lack:
             marks.append('less')
         return ' and '.join(marks)
 
