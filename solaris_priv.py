@@ -859,6 +859,8 @@ Solaris.checks = (
     not_permitted,
     no_exec,
 )
+# Those that can be told without a process, of root in this zone.
+Solaris.doubts = more_than_all, not_in_this_zone, no_exec
 
 
 # ---------------------------------------------------------- what is allowed, and worth a line

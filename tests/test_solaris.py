@@ -799,6 +799,17 @@ def test_plan_and_check_speak_solaris_and_leave_capabilities_alone(libc, tmpdir)
     assert document[0] == 0 and ends_as['limit'] == sorted(BASIC + ['net_privaddr'])
 
 
+def test_check_says_what_exec_would_refuse(libc, tmpdir):
+    def work(m):
+        return [cli('check', '--user=1234', '--group=1234', '--privileges=' + text)
+                for text in ('basic sys_time', 'all', 'basic !proc_exec', 'basic')]
+    with tmpdir.as_cwd():
+        answers = on_sunos(libc, work, 'zone root')
+    assert 'sys_time is not available in this zone (web, zone id 3)' in answers[0][1]
+    assert 'say zone' in answers[1][1] and 'could not be executed' in answers[2][1]
+    assert answers[3] == (0, '')
+
+
 def test_plan_exits_125_with_the_refusal(libc, tmpdir):
     def work(m):
         return cli('plan', '--user', '1234', '--group', '1234', '--privileges', CLUSTER)
