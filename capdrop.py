@@ -2213,7 +2213,10 @@ def nearly(written, name):
 #   look(pid)              [(thread, its fields)] of a process; of a thread but the first
 #                          its number and name
 #   around()               fields of this process that one to be audited has in common
-#   audit_refusal, elsewhere   what is said where a process cannot be judged from here
+#   elsewhere(fields, around)  why a process has a root directory of its own, or ''
+#   audit_refusal(), hint(audit)   what is said where a process cannot be judged from here
+#   not_there, roots_own   words of the system: of a process that cannot be found, of what
+#                          uid 0 owns without any right
 #   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
 #   wait_for_one_thread()  has this process one?
 #   unshare(), unshare_text    what stands before the look in a drop, and its text
@@ -2400,6 +2403,9 @@ class LinuxCalls:
     fields = ('uid', 'gid', 'groups', 'permitted', 'effective', 'inheritable', 'ambient',
               'bounding', 'securebits', 'keepcaps', 'no_new_privs', 'threads', 'root')
     unshare_text = 'unshare(CLONE_FS | CLONE_FILES)'
+    not_there = ('there is no process %d, or it has ended, or /proc does not show it to this '
+                 'user (hidepid) or is not mounted')
+    roots_own = '/etc and /proc/sys'
     cleared_by_exec = ()
     may_lack = ('bounding',)
     waived = ('no_new_privs is waived: setuid and file-capability programs can raise '
@@ -2701,7 +2707,7 @@ def by_flag(permitted, effective, inheritable):
 
 def contents(path, directory=None):
     """The text of a small file, without the line's end."""
-    descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC, dir_fd=directory)
     pieces = []
     try:
         piece = posix.read(descriptor, 65536)
@@ -2744,7 +2750,11 @@ STATUS_LINES = {                # of proc(5); older kernels do not tell them all
     'permitted': 'CapPrm', 'effective': 'CapEff', 'inheritable': 'CapInh',
     'ambient': 'CapAmb', 'bounding': 'CapBnd', 'no_new_privs': 'NoNewPrivs',
     'threads': 'Threads'}
-O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)         # PyPy and SunOS have none
+# PyPy and SunOS lack some of them.
+O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)
+O_CLOEXEC = getattr(os, 'O_CLOEXEC', 0)             # closed again at once
+O_DIRECTORY = getattr(os, 'O_DIRECTORY', 0)         # lstat(2) has said that it is one
+O_NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)           # and that it is no link
 
 
 def every_task(tasks, pid):
@@ -3236,7 +3246,7 @@ class Process:
     def open_jail(self, path):
         try:
             self.jail_writers = writers_of_jail(path, self.platform)
-            self.jail = posix.open(path, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            self.jail = posix.open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW)
             self.jail_identity = device_and_inode(self.jail)
         except OSError as error:
             self.jail_refusal = 'chroot: ' + because(error)
@@ -3544,7 +3554,8 @@ def root_keeps_everything(case):
 
 def root_is_no_confinement(case):
     if case.confined and case.goal.uid[0] == 0:
-        yield 'user', 'uid 0 still owns /etc and /proc/sys: this is not confinement'
+        yield 'user', 'uid 0 still owns %s: this is not confinement' % (
+            case.platform.roots_own)
 
 
 def in_roots_group(case):
@@ -3731,6 +3742,12 @@ class Linux(LinuxCalls):
         return ('its root directory and namespaces cannot be seen, without cap_sys_ptrace: in '
                 'a container, become like it first: capdrop exec -q FILE -- python3 -I '
                 'capdrop.py audit FILE PID')
+
+    def elsewhere(self, fields, around):
+        """Why a process has a root directory of its own, or ''.  mount_namespaces(7)"""
+        if fields['mnt_ns'] != around['mnt_ns']:
+            return 'in another mount namespace'
+        return ''
 
     def hint(self, audit):
         for difference in audit:
@@ -4846,7 +4863,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC)
     except OSError:
         return ''
     try:
@@ -4890,8 +4907,7 @@ def refusing_to_look(platform, pid):
     try:
         return platform.look(pid)
     except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError('there is no process %d, or it has ended, or /proc does not show it '
-                           'to this user (hidepid) or is not mounted' % pid) from None
+        raise RefusedError(platform.not_there % pid) from None
     except OSError as error:
         raise RefusedError(because(error)) from None
 
@@ -4992,7 +5008,7 @@ def audit_process(security, target, pid, no_new_privs):
     unseen = [name for name in platform.fields if first[name] is None]
     for number in first.get('io_urings', ()):
         unseen.append('whether the io_uring of descriptor %d is from before' % number)
-    expected, unseen_places = places_to_expect(security, first, around)
+    expected, unseen_places = places_to_expect(security, platform, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
         held = State(platform.unlimited(first))
@@ -5015,15 +5031,15 @@ def audit_process(security, target, pid, no_new_privs):
     return best
 
 
-def places_to_expect(security, first, around):
+def places_to_expect(security, platform, first, around):
     """({place: identity} that every thread is to have, those that cannot be told)
 
-    A jail, and another mount namespace (a container, from its host), have a root
-    directory of their own.
+    A jail has a root directory of its own, and so has who is elsewhere: in another mount
+    namespace (a container, from its host), in another zone.
     """
     unseen = []
     expected = dict(around)
-    elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
+    elsewhere = platform.elsewhere(first, around)
     if elsewhere or security.chroot is not None:
         for name in around:
             if name != 'user_ns':
@@ -5035,7 +5051,7 @@ def places_to_expect(security, first, around):
         except OSError as error:
             raise RefusedError('chroot: %s' % because(error)) from None
     elif elsewhere:
-        unseen.append('root (in another mount namespace)')
+        unseen.append('root (%s)' % elsewhere)
     return expected, unseen
 
 
@@ -5121,7 +5137,7 @@ def unusual(first, threads):
             yield '%s ids are real, effective, saved%s: it can go back to %s %s' % (
                 what, filesystem, what, shown(others))
     if uid == 0:
-        yield 'user id 0 owns /etc and /proc/sys'
+        yield 'user id 0 owns ' + platform.roots_own
     else:
         yield from unusual_rights(first, uid, gid, platform)
     if 'user_ns' in first and first['user_ns'] != platform.around().get('user_ns'):
