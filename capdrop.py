@@ -6,13 +6,16 @@ usage: capdrop check FILE                 parse and resolve: errors and warnings
        capdrop plan FILE [--exec]         the steps as system calls; changes nothing
        capdrop exec FILE -- COMMAND...    drop, verify, run the command
        capdrop status [PID]               what a process holds now
-       capdrop audit FILE PID             does that running process, every thread of
-                                          it, hold what FILE says?  the differences
+       capdrop audit FILE PID...          do these running processes, every thread of
+                                          them, hold what FILE says?  the differences
 
   --user NAME --group NAME --chroot DIRECTORY --supplemental-groups NAME,NAME...
   --capabilities TEXT --privileges TEXT
                       override the file's; with one of them FILE may be left out
+  --init-groups       all groups that the user has by its account
   --allow-new-privs   let setuid and file-capability programs work afterwards
+  --cgroup DIRECTORY  audit every process of this control group
+  --at-most           for audit: less than FILE says is no difference
   --json              for check, plan, status and audit
   -q                  no warnings, notes and summaries
   -h, --version       this text; the version
@@ -26,314 +29,746 @@ In a program:
     import capdrop
     capdrop.drop(capdrop.load('/etc/myd.conf'))    # verified, or it does not return
 
-The file reads in the order of the data: text -> Security -> Plan -> State.
+The file reads in the order of the data: text -> Security -> Target -> goal -> steps ->
+State.  Names that are not in __all__ are its own and may change.
 """
+# MIT License
+#
+# Copyright (c) the capdrop authors
+#
+# Permission is hereby granted, free of charge, to any person obtaining a copy of this
+# software and associated documentation files (the "Software"), to deal in the Software
+# without restriction, including without limitation the rights to use, copy, modify,
+# merge, publish, distribute, sublicense, and/or sell copies of the Software, and to
+# permit persons to whom the Software is furnished to do so, subject to the following
+# conditions:
+#
+# The above copyright notice and this permission notice shall be included in all copies
+# or substantial portions of the Software.
+#
+# THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED,
+# INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A
+# PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT
+# HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF
+# CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR
+# THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
 import sys
 
-if __name__ == '__main__' and not (sys.flags.isolated or getattr(sys.flags, 'safe_path', False)):
-    del sys.path[0]     # the directory of this file: a ctypes.py planted there would run as root
+# A ctypes.py planted beside this file must not be run as root.
+if __name__ == '__main__':
+    if not (sys.flags.isolated or getattr(sys.flags, 'safe_path', False)):
+        del sys.path[0]
 
+import codecs
 import errno
 import gc
 import os
 import stat
 import time
 
-import _codecs
-import _signal          # signal itself imports enum
+import _signal as signal        # signal itself imports enum: 4.6 ms
 
-TYPE_CHECKING = False       # for a checker it is true, and importing typing costs more than a drop
+try:
+    import posix                # gevent and its like replace what os holds, not this
+except ImportError:
+    posix = os                  # no POSIX system: there is reading all the same
+
+TYPE_CHECKING = False           # true for a type checker; typing costs more than a drop
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Union
+    from typing import Any, Dict, Iterable, Iterator, List, Mapping, NoReturn
+    from typing import Optional, Sequence, Tuple, Union
     Place = Tuple[Optional[str], Optional[int], Optional[int]]
 
 __version__ = '1.0'
-__all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'HalfDropped', 'Plan', 'RefusedError', 'Security', 'State',
-           'audit', 'drop', 'launch', 'load', 'loads', 'plan', 'state']
-
-OPTIONS = ('user', 'group', 'supplemental_groups', 'capabilities', 'privileges', 'chroot')
-DEFAULT_USER = 'ecuser'                         # the documented default
-NO_USER = 'no user is named, and the default, %s, has no account: name one' % DEFAULT_USER
+__all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError',
+           'Security', 'State', 'audit', 'drop', 'launch', 'load', 'loads', 'plan',
+           'state']
 
 
-# ---------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------ errors, messages
+#
+# Two exceptions, told apart by what is to be done, and one promise for both: nothing has
+# been changed.  A drop that has begun raises nothing; it ends as asked or the process
+# ends.  Messages are put together here and where they are raised, from text in hand.
 
 class Error(Exception):
     """Nothing has been changed: the base of ConfigError and RefusedError."""
 
 
 class ConfigError(Error, ValueError):
-    """The configuration is wrong: message, and where: file (or the option's name), line, column (from 1) or None;
-    excerpt is the line with a caret under the column, or ''."""
+    """The configuration is wrong: message, and where.
 
-    def __init__(self, message: str, file: 'Optional[str]' = None, line: 'Optional[int]' = None,
-                 column: 'Optional[int]' = None, excerpt: str = '') -> None:
+    file (or the option's name), line and column (from 1) are None where there is none;
+    excerpt is the line with a caret under the column, or ''.
+    """
+
+    def __init__(self, message: str, file: 'Optional[str]' = None,
+                 line: 'Optional[int]' = None, column: 'Optional[int]' = None,
+                 excerpt: str = '') -> None:
         super().__init__(message)
-        self.message, self.file, self.line, self.column, self.excerpt = message, file, line, column, excerpt
+        self.message = message
+        self.file = file
+        self.line = line
+        self.column = column
+        self.excerpt = excerpt
 
     def __str__(self):
-        return _at((self.file, self.line, self.column)) + self.message
+        return located((self.file, self.line, self.column), self.message)
 
 
 class RefusedError(Error, OSError):
-    """The system will not allow it, or it would not be safe."""
+    """The system will not allow it, or it would not be safe.
+
+    refusals: all reasons that were found, the first of which is the message.
+    """
+    refusals: 'Tuple[str, ...]' = ()
 
 
-class HalfDropped(BaseException):
-    """Only with on_failure='raise': the drop began and did not end as planned.  End the process now."""
+def refused(refusals, more=''):
+    """The RefusedError of several reasons; `more` ends each."""
+    told = tuple(refusal + more for refusal in refusals)
+    error = RefusedError(told[0])
+    error.refusals = told
+    return error
 
 
-def _at(place):
+def shown_place(place):
+    """FILE:LINE:COLUMN of a place (file, line, column), as far as it is known."""
     file, line, column = place
-    return '' if not file else _printable(file) + (': ' if line is None else ':%d:%d: ' % (line, column))
+    if not file:
+        return ''
+    if line is None:
+        return printable(file)
+    return '%s:%d:%d' % (printable(file), line, column)
 
 
-def _printable(text):
-    """`text` with whatever a terminal could act on escaped."""
-    return ''.join(c if c.isprintable() else _codecs.unicode_escape_encode(c)[0].decode()     # encode() imports it
-                   for c in text)
+def located(place, text):
+    """The text with its place before it."""
+    where = shown_place(place)
+    if not where:
+        return text
+    return '%s: %s' % (where, text)
 
 
-def _quietly(call, *args):
-    """call(*args), or None where that cannot be had and need not be."""
+def printable(text):
+    """The text with whatever a terminal could act on escaped."""
+    if text.isprintable():
+        return text
+    return ''.join(map(escaped_if_needed, text))
+
+
+def escaped_if_needed(character):
+    if character.isprintable():
+        return character
+    escaped, _ = codecs.unicode_escape_encode(character)    # str.encode would import it
+    return escaped.decode()
+
+
+def shown(value):
+    """A field of a State in a line of text."""
+    if isinstance(value, (set, frozenset)):
+        value = tuple(sorted(value))
+    if isinstance(value, tuple):
+        value = ' '.join(map(str, value)) or 'none'
+    return printable(str(value))
+
+
+def because(error):
+    """What failed, and why, of an OSError."""
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return reason
+    return '%s: %s' % (printable(os.fsdecode(error.filename)), reason)
+
+
+def refusing(call, *args):
+    """call(*args), with what the system does not allow as a RefusedError."""
     try:
         return call(*args)
-    except (OSError, LookupError, ValueError, OverflowError, AttributeError, ImportError):
-        return None
+    except RefusedError:
+        raise
+    except OSError as error:
+        raise RefusedError(because(error)) from None
 
 
-def _untrue(message, what=None):
-    """The error of a call, `what`, that returned and yet did not do what it is for."""
-    return OSError(errno.EPROTO, message, what)
+def named(call, function, *args):
+    """function(*args); its error says which call it was."""
+    try:
+        return function(*args)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, call) from None
 
 
-def _close(fd):
-    """Close a descriptor, if there is one, that must not outlive the drop; one on a directory leads out of a jail."""
-    if fd is not None:
-        os.close(fd)
-        if _quietly(os.fstat, fd) is not None:
-            raise _untrue('the descriptor is still open', 'close')
+def untrue(message, call=None):
+    """The error of a call that returned and yet did not do what it is for."""
+    return OSError(errno.EPROTO, message, call)
 
 
-def _nearest(word, words):
+def nearest(word, words):
     """The one of `words` that was likely meant, or ''."""
     import difflib
-    return ([one for one in words if one.startswith(word)] or difflib.get_close_matches(word, words, 1) or [''])[0]
+    for one in words:
+        if one.startswith(word):
+            return one
+    close = difflib.get_close_matches(word, words, 1)
+    return close[0] if close else ''
 
 
-# ---------------------------------------------------------------------------- text -> Security
+# ------------------------------------------------------------------ text: Security
+#
+# The six values, and where each of them came from.  Made once, never changed.
+# This chapter touches nothing: no file, no name service, no process.
 
-class Security:
-    """The six options of a Security stanza; None is absent.
+BLANKS = ' \t\r\n\v\f'                  # the six of the language, and of cap_from_text(3)
+LONGEST = 4096                          # characters in a value
 
-    user, group, chroot, capabilities, privileges: text (user and group also int); supplemental_groups: a
-    sequence of names or ids, or one name.  Raises ConfigError for a value that no system could accept.
-    where[option]: (file, line, column) of every place that set it, the one in effect last.
-    """
-    __slots__ = OPTIONS + ('where', 'notes', 'writers', 'private', 'local')
 
-    if TYPE_CHECKING:
-        user: 'Optional[str]'
-        group: 'Optional[str]'
-        supplemental_groups: 'Optional[Tuple[str, ...]]'
-        capabilities: 'Optional[str]'
-        privileges: 'Optional[str]'
-        chroot: 'Optional[str]'
-        where: 'Dict[str, List[Place]]'
+# What can be wrong with a value.  A rule gets the text and the place where it was
+# written, and answers with what is wrong, or ''.
 
-    def __init__(self, user: 'Union[str, int, None]' = None, group: 'Union[str, int, None]' = None,
-                 supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
-                 capabilities: 'Optional[str]' = None, privileges: 'Optional[str]' = None,
-                 chroot: 'Optional[str]' = None) -> None:
-        self.where = {}
-        self.notes = []         # warnings: (place, text)
-        self.writers = {}       # file that was read -> who besides root could rewrite it or put it there
-        self.private = set()    # files whose text is not shown: not everyone may read them
-        self.local = []         # where Local_Changes_File was named, as in `where`
-        for option, value in zip(OPTIONS, (user, group, supplemental_groups, capabilities, privileges, chroot)):
-            setattr(self, option, None)
-            if value is not None:
-                self.put(option, value, (option + '=', None, None))
+def too_long(text, place):
+    if len(text) > LONGEST:
+        return 'is longer than %d characters' % LONGEST
+    return ''
+
+
+def empty(text, place):
+    return '' if text else 'is empty'
+
+
+def empty_name(text, place):
+    return '' if text else 'has an empty name in it'
+
+
+def relative(text, place):
+    return '' if text.startswith('/') else 'is not an absolute path'
+
+
+def several_names(text, place):
+    names = text.replace(',', ' ').split(' ')
+    if len(names) == 1:
+        return ''
+    return ('has a blank or comma in an element; write the list as %s'
+            ' (a group with a blank in its name: by its number)'
+            % list_as_written(filter(None, names), place))
+
+
+def bad_character(text, place):
+    """Nothing that hides something, and no backslash: it would have two meanings."""
+    for character in text:
+        if character == '\\' or not character.isprintable():
+            return 'holds %s, which is not allowed' % ascii(character)
+    return ''
+
+
+def bad_name(text, place):
+    wrong = bad_character(text, place)
+    if wrong:
+        wrong += ': give the number instead of the name'
+    return wrong
+
+
+def bad_set(text, place):
+    """Blanks of any kind separate what is in a set; names of rights are ASCII."""
+    for character in text:
+        if character not in BLANKS and not '!' <= character <= '~':
+            return 'holds %s, which is not allowed' % ascii(character)
+    return bad_character(text.translate(NO_BLANKS), place)
+
+
+NO_BLANKS = dict.fromkeys(map(ord, BLANKS))
+
+
+def list_as_written(names, place):
+    """A list of groups in the way of its place: a file, the command line, or Python."""
+    file, line, _ = place
+    if line is not None:
+        return '( %s )' % ' '.join('"%s"' % name for name in names)
+    if file.startswith('--'):
+        return ','.join(names)
+    return ascii(tuple(names))
+
+
+# option: the rules for it, in the order in which they are asked.  Those of
+# supplemental_groups are for each element of the list.
+OPTIONS = {
+    'user': (too_long, empty, bad_name),
+    'group': (too_long, empty, bad_name),
+    'supplemental_groups': (too_long, empty_name, several_names, bad_name),
+    'capabilities': (too_long, bad_set),
+    'privileges': (too_long, bad_set),
+    'chroot': (too_long, empty, relative, bad_character),
+}
+
+
+def checked(option, value, place):
+    """A value as a Security holds it.  ConfigError: no system could accept it."""
+    if option == 'init_groups':
+        return bool(value)
+    if option != 'supplemental_groups':
+        return checked_text(option, value, place)
+    if isinstance(value, (str, bytes, int)):            # bytes would pass for a list of ids
+        value = (value,)
+    return tuple(checked_text(option, element, place) for element in value)
+
+
+def checked_text(option, value, place):
+    if isinstance(value, int):
+        value = str(value)
+    if not isinstance(value, str):
+        raise ConfigError('%s is not text' % option, *place)
+    for rule in OPTIONS[option]:
+        wrong = rule(value, place)
+        if wrong:
+            raise ConfigError('%s %s' % (option, wrong), *place)
+    return value
+
+
+class Draft:
+    """The values of a Security that is being made; the last one put is in effect."""
+
+    def __init__(self):
+        self.values = {}
+        self.where = {}                     # option: the places of all that were put
 
     def put(self, option, value, place):
-        """Check one value and let it replace an earlier one."""
-        listed, sets = option == 'supplemental_groups', option in ('capabilities', 'privileges')
-        if not listed or isinstance(value, (str, bytes, int)):      # bytes would be taken for a list of ids
-            value = value,
-        texts = tuple(str(text) if isinstance(text, int) else text for text in value)
-        for text in texts:
-            wrong = (
-                'is not text' if not isinstance(text, str) else
-                'is longer than 4096 characters' if len(text) > 4096 else
-                'has an empty name in it' if not text and listed else
-                'is empty' if not text and not sets else
-                'has a blank or comma in an element; write the list as ( %s )' % ' '.join(
-                    '"%s"' % word for word in text.replace(',', ' ').split())
-                if listed and set(' ,').intersection(text) else
-                'is not an absolute path' if option == 'chroot' and text[0] != '/' else
-                next(('holds %s, which is not allowed' % ascii(c) for c in text
-                      if not c.isprintable() or c == '\\' or sets and c > '~'), ''))
-            if wrong:
-                raise ConfigError('%s %s' % (option, wrong), *place)
-        setattr(self, option, texts if listed else texts[0])
+        self.values[option] = checked(option, value, place)
         self.where.setdefault(option, []).append(place)
+
+
+class Origin:
+    """What reading taught about the files that were read.
+
+    ways      {file: (Waypoint, ...)}, through what it was found; so are those that
+              include it, a directory that was read, a place where there was no file
+    private   files whose text is not shown: not everyone may read them
+    local     the places that named Local_Changes_File, the one in effect last
+    """
+    __slots__ = ('ways', 'private', 'local')
+
+    def __init__(self, ways=(), private=(), local=()):
+        self.ways = dict(ways)
+        self.private = frozenset(private)
+        self.local = tuple(local)
+
+    def writer_ids(self):
+        """(kind, id) of all who could change one of the files, as owner and mode say."""
+        ids = set()
+        for way in self.ways.values():
+            for waypoint in way:
+                ids.update(writer.identity for writer in waypoint.writers)
+        return ids
+
+
+class Security:
+    """The options of a Security stanza; None is absent.  Made once, never changed.
+
+    user, group, chroot, capabilities, privileges: text (user and group also int);
+    supplemental_groups: a sequence of names or ids, or one of them; init_groups: all
+    groups that the user has by its account.  ConfigError: no system could accept it.
+
+    where[option]: (file, line, column) of every place that set it, the one in effect
+    last.  notes: (place, text) of what the reader warns of.  origin: what it learnt.
+    """
+    __slots__ = tuple(OPTIONS) + ('init_groups', 'where', 'notes', 'origin')
+
+    def __init__(self, user: 'Union[str, int, None]' = None,
+                 group: 'Union[str, int, None]' = None,
+                 supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
+                 capabilities: 'Optional[str]' = None, privileges: 'Optional[str]' = None,
+                 chroot: 'Optional[str]' = None, init_groups: bool = False) -> None:
+        values = (user, group, supplemental_groups, capabilities, privileges, chroot)
+        draft = Draft()
+        for option, value in zip(OPTIONS, values):
+            if value is not None:
+                draft.put(option, value, (option + '=', None, None))
+        if init_groups:
+            draft.put('init_groups', True, ('init_groups=', None, None))
+        self.settle(draft, (), Origin())
+
+    @classmethod
+    def of(cls, draft, notes, origin):
+        """The Security of a draft."""
+        security = cls.__new__(cls)
+        security.settle(draft, notes, origin)
+        return security
+
+    def settle(self, draft, notes, origin):
+        """Set every attribute, for good."""
+        values = dict.fromkeys(OPTIONS)
+        values.update(init_groups=False, where=draft.where, notes=tuple(notes), origin=origin)
+        values.update(draft.values)
+        self.__setstate__((None, values))
+        if self.init_groups and self.supplemental_groups is not None:
+            raise self.error('init_groups', 'all groups of the account, and those of '
+                             'supplemental_groups besides: name one of the two')
+
+    def __setstate__(self, state):
+        """Of copy and pickle, too."""
+        _, values = state
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name, value):
+        raise AttributeError('a Security is never changed: make another one')
+
+    def overridden(self, options):
+        """Another one, with {option: (value, name shown as its place)} over these."""
+        draft = Draft()
+        for option, places in self.where.items():
+            draft.values[option] = getattr(self, option)
+            draft.where[option] = list(places)
+        for option, (value, name) in options.items():
+            draft.put(option, value, (name, None, None))
+        return Security.of(draft, self.notes, self.origin)
+
+    def asked(self):
+        """All that is asked for, for comparison."""
+        return tuple(getattr(self, option) for option in OPTIONS) + (self.init_groups,)
 
     def place(self, option):
         """(file, line, column) of the value in effect, or three times None."""
-        return self.where.get(option, [(None, None, None)])[-1]
+        places = self.where.get(option)
+        return places[-1] if places else (None, None, None)
+
+    def is_private(self, option):
+        """Was the value read from a file whose text is not shown?"""
+        file, _, _ = self.place(option)
+        return file in self.origin.private
 
     def error(self, option, message, text='', offset=0):
-        """A ConfigError, `offset` characters into an option's value; `text`, from it, stands for %s in the message."""
+        """A ConfigError, `offset` characters into the value of an option.
+
+        `text`, if there is one, stands for %s in the message: it comes from the value.
+        """
         file, line, column = self.place(option)
-        shown = 'this value' if file in self.private else '"%s"' % _printable(text)
-        named = '' if file and line is None else option + ': '      # by the name of the option of the command line
-        return ConfigError(named + message.replace('%s', shown), file, line, column and column + offset)
+        if text:
+            shown = 'this value' if self.is_private(option) else '"%s"' % printable(text)
+            message = message % shown
+        if line is None and file:
+            return ConfigError(message, file)           # which is the option's name
+        if line is not None:
+            line, column = moved(line, column, getattr(self, option)[:offset])
+        return ConfigError('%s: %s' % (option, message), file, line, column)
 
 
-BLANK = b' \t\r\n\v\f'
-CLOSE = {'': '', '{': '}', '(': ')', '[': ']'}  # the end of a file closes its global level
-INCLUDES = ('include', 'readonly_include')
+def moved(line, column, text):
+    """Line and column at the end of a text that begins there."""
+    lines = text.split('\n')
+    if len(lines) == 1:
+        return line, column + len(text)
+    return line + len(lines) - 1, len(lines[-1]) + 1
+
+
+# ------------------------------------------------------------------ files -> Security
+#
+# Reads configuration files and all that they include, with EC_CONF_SEARCH_PATH,
+# EC_NODE_NAME and the node name; touches nothing else.  The grammar:
+#
+#   file      = { item }
+#   item      = "Security" "{" { option } "}"           read strictly: nothing else is in it
+#             | INCLUDE value                           the file is read here, in place
+#             | NAME "=" value                          one of them is Local_Changes_File
+#             | NAME [ instance ] brackets              somebody else's stanza
+#             | brackets | STRING | "=" value           nobody's
+#             | WORD                                    left over
+#   option    = OPTION "=" ( value | "(" { value [ "," ] } ")" )
+#   brackets  = "{" { TOKEN | brackets } "}", likewise "( )" and "[ ]"
+#   value     = WORD | STRING
+#   instance  = WORD | STRING                           but not Security: what opens its {
+#                                                       is then the word before it
+#   INCLUDE   = "include" | "readonly_include"          names are in any case
+#   WORD      = what holds no blank and none of # " ' = { } [ ] ( )
+#             | "/" ... "/", without a blank: a regular expression.  It stands on the
+#               line of a word, after a blank, and ends before a blank or {
+#   STRING    = '"' ... '"', in which \" is " and \\ is \
+#
+# Blanks and comments, # to the end of the line and /* to */, separate tokens.  What is not
+# ours is passed over, yet strings, comments and brackets have to end everywhere.
+
+BLANK = BLANKS.encode()
+CLOSE = {'{': '}', '(': ')', '[': ']'}
+INCLUDES = 'include', 'readonly_include'
+SETS_AND_GROUPS = 'capabilities', 'privileges', 'supplemental_groups'
+VALUE = 'word', 'string'
+
+ALL_BYTES = bytes(range(256))
+NOT_BLANK = ALL_BYTES.translate(None, BLANK)
+IN_WORD = ALL_BYTES.translate(None, BLANK + b'#"\'={}[]()')
+IN_STRING = ALL_BYTES.translate(None, b'"\\')
+CONTINUED = ALL_BYTES[0x80:0xc0]        # UTF-8: not the first byte of a character
+
+LIMIT = 64 << 20                        # bytes, of all files together
+DEEPEST = 1 << 20                       # brackets in brackets
+NESTED = 32                             # includes in includes
+KEPT = 64                               # bytes that a place or a warning counts for
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
-LIMIT = 64 << 20                                # bytes, of all files together
-_PATTERN_STOPS = bytes.maketrans(b'\t\r{', b'   ')
-_BYTES = bytes(range(256))
-_IN_WORD = _BYTES.translate(None, BLANK + b'#"\'={}[]()')
-_IN_STRING = _BYTES.translate(None, b'"\\')
-_CONTINUED = _BYTES[0x80:0xc0]                  # UTF-8: not the first byte of a character
-_CURLY = set('\u201c\u201d\u2018\u2019')
-_TAKES = (('=',), 'expected = after %s'), (('word', 'string'), '%s takes one word or string')  # what follows an option
-_TAKES_LIST = _TAKES[0], (('word', 'string', '('), '%s takes a list: ( "mail" "adm" )')
+
+# One line each, since one message is one line; and two for people.
+NO_STANZA = 'there is no Security { } stanza: write Security { user = NAME }'
+A_STANZA = 'Security { user = NAME\n           capabilities = "cap_net_bind_service+ep" }'
+LIST = 'a list of groups is in brackets: ( "mail" "adm" )'
 
 
-class _Source:
-    """One file's bytes and a position in them; errors know line and column."""
-    pos = barrier = 0
-    window = 1024                               # see _leap
-    counted = 0, 1, 1                           # an offset, its line and column, so that nothing is counted twice
+class Token:
+    """kind: 'word', 'string', one of = ' { } ( ) [ ], or '' at the end of the file;
+    raw: its bytes, of a string those between the quotation marks; at: where it begins."""
+    __slots__ = ('kind', 'raw', 'at')
+
+    def __init__(self, kind, raw, at):
+        self.kind = kind
+        self.raw = raw
+        self.at = at
+
+    @property
+    def name(self):
+        """A word as a name, which is the same in any case."""
+        return self.raw.lower().decode()
+
+    @property
+    def value_at(self):
+        """Where the text of a value begins."""
+        return self.at + len('"') if self.kind == 'string' else self.at
+
+    def path(self):
+        """As the operating system takes it; a string's two escapes undone."""
+        raw = self.raw
+        if self.kind == 'string':
+            raw = raw.replace(b'\\\\', b'\0').replace(b'\\"', b'"').replace(b'\0', b'\\')
+        return os.fsdecode(raw)
+
+
+class Source:
+    """One file's bytes, and how far they are read.  Its errors know line and column.
+
+    public: everyone may read the file, so its text may be shown.
+    """
+    pos = 0
+    word_end = -1                       # where the last word ended
+    counted = (0, 1, 1)                 # an offset, its line and column: see place
 
     def __init__(self, name, data, directory='', public=True):
-        if data.startswith(b'\xef\xbb\xbf'):
-            data = data[3:]
-        self.name, self.data, self.directory, self.public = name, data, directory, public
-        if b'\0' in data:
-            raise self.error(data.find(b'\0'), 'a NUL byte: this is not a text file')
+        if data.startswith(codecs.BOM_UTF8):
+            data = data[len(codecs.BOM_UTF8):]
+        self.name = name
+        self.data = data
+        self.directory = directory
+        self.public = public
+        self.skipping = Skipping()
+        self.check_text()
+
+    def check_text(self):
+        if b'\0' in self.data:
+            raise self.error(self.data.find(b'\0'), 'a NUL byte: this is not a text file')
         at = 0
-        while at < len(data):                   # in pieces: a str of it all could be four times the size
+        while at < len(self.data):      # in pieces: a str of it all may be four times the size
+            piece = self.data[at:at + 65536]
             try:
-                at += _codecs.utf_8_decode(data[at:at + 65536], 'strict', at + 65536 >= len(data))[1]
-            except UnicodeDecodeError as e:
-                raise self.error(at + e.start, 'not valid UTF-8') from None
+                _, size = codecs.utf_8_decode(piece, 'strict', at + 65536 >= len(self.data))
+            except UnicodeDecodeError as error:
+                raise self.error(at + error.start, 'not valid UTF-8') from None
+            at += size
+
+    # places and errors
 
     def place(self, offset):
-        """(file, line, column), of an offset that is not before the last one asked for."""
+        """(file, line, column), of an offset not before the last one asked for."""
         seen, line, column = self.counted
         begin = self.data.rfind(b'\n', seen, offset) + 1
         if begin:
             line += self.data.count(b'\n', seen, begin)
             seen, column = begin, 1
-        for at in range(seen, offset, 65536):   # in pieces: the line may be most of the file
-            column += len(self.data[at:min(at + 65536, offset)].translate(None, _CONTINUED))
+        for at in range(seen, offset, 65536):       # the line may be most of the file
+            piece = self.data[at:min(at + 65536, offset)]
+            column += len(piece.translate(None, CONTINUED))
         self.counted = offset, line, column
         return self.name, line, column
 
-    def error(self, offset, message, text=None):
-        """A ConfigError here; `text`, from the file, stands for %s in the message if everyone may read the file."""
-        excerpt = ''
-        if text is not None:
-            message %= '"%s"' % _printable(text.decode()[:60]) if self.public else 'this'
-        if self.public:
-            start = max(self.data.rfind(b'\n', 0, offset) + 1, offset - 60)
-            before, line = (
-                _printable(self.data[start:end].partition(b'\n')[0].decode('utf-8', 'replace').replace('\t', ' '))
-                for end in (offset, offset + 60))
-            excerpt = '%s\n%s^' % (line.rstrip(), ' ' * len(before))
-        self.counted = _Source.counted          # an error may be before what was counted
-        return ConfigError(message, *self.place(offset), excerpt)
+    def error(self, offset, message):
+        self.counted = Source.counted               # it may be before what was counted
+        return ConfigError(message, *self.place(offset), self.excerpt(offset))
+
+    def hiding_error(self, offset, message, hidden):
+        """Another message for a file that not everyone may read."""
+        return self.error(offset, message if self.public else hidden)
+
+    def quoted(self, raw):
+        """Text of the file in a message."""
+        if not self.public:
+            return 'this'
+        return '"%s"' % printable(raw.decode()[:60])
+
+    def excerpt(self, offset):
+        """The line, or what is near in it, with a caret under the offset."""
+        if not self.public:
+            return ''
+        start = max(self.data.rfind(b'\n', 0, offset) + 1, offset - 60)
+        line, _, _ = self.data[start:offset + 60].partition(b'\n')
+        before = self.data[start:offset]
+        return '%s\n%s^' % (shown_line(line).rstrip(), ' ' * len(shown_line(before)))
 
     def unclosed(self, bracket, offset):
-        return self.error(offset, 'missing %s: this %s is never closed' % (CLOSE[bracket], bracket))
+        return self.error(
+            offset, 'missing %s: this %s is never closed' % (CLOSE[bracket], bracket))
 
-    def token(self, after_name=False):
-        """The next token: (kind, text, offset).  kind is 'word', 'string', one of = ' { } ( ) [ ], or '' at the end."""
-        data, pos = self.data, self.past(BLANK, self.pos)
-        while data.startswith((b'#', b'/*'), pos):
-            end = self.find(b'\n', pos) if data.startswith(b'#', pos) else self.find(b'*/', pos + 2) + 2
-            if end > len(data):
-                raise self.error(pos, 'this comment is never closed')
-            pos = self.past(BLANK, end)
-        end = self.past(_IN_WORD, pos)
-        kind = 'word' if end > pos else data[pos:pos + 1].decode()
-        if kind == '"':
-            end = self.past(_IN_STRING, pos + 1)
-            while data.startswith(b'\\', end):
-                end = self.past(_IN_STRING, end + 2)
-            if end >= len(data):
-                raise self.error(pos, 'this string is never closed')
-            self.pos = end + 1
-            return 'string', data[pos + 1:end], pos
-        if kind != 'word':
-            end += len(kind)
-        elif after_name and data.startswith((b' /', b'\t/'), pos - 1):
-            end = self.pattern_end(pos, end)
-        elif b'/*' in data[pos:end]:
-            raise self.error(pos, '/* inside the word %s: put the word in quotation marks', data[pos:end])
-        self.pos = end
-        return kind, data[pos:end], pos
+    # tokens
+
+    def token(self):
+        """The next one."""
+        after_word = self.pos == self.word_end
+        at = self.after_blanks(self.pos)
+        if self.data.startswith(b'"', at):
+            return self.string(at)
+        end = self.past(IN_WORD, at)
+        if end == at:
+            mark = self.data[at:at + 1]
+            self.pos = at + len(mark)
+            return Token(mark.decode(), mark, at)
+        if after_word and self.may_be_pattern(at):
+            end = self.pattern_end(at, end)
+        elif b'/*' in self.data[at:end]:
+            raise self.error(at, '/* inside the word %s: put the word in quotation marks'
+                             % self.quoted(self.data[at:end]))
+        self.pos = self.word_end = end
+        return Token('word', self.data[at:end], at)
+
+    def string(self, at):
+        end = self.past(IN_STRING, at + 1)
+        while self.data.startswith(b'\\', end):
+            end = self.past(IN_STRING, end + 2)
+        if end >= len(self.data):
+            raise self.error(at, 'this string is never closed')
+        self.pos = end + 1
+        return Token('string', self.data[at + 1:end], at)
+
+    def may_be_pattern(self, at):
+        """Does a word after a word begin so: with a / after a blank, on the same line?"""
+        on_this_line = b'\n' not in self.data[self.word_end:at]
+        return on_this_line and self.data.startswith((b' /', b'\t/'), at - 1)
+
+    def pattern_end(self, at, word_end):
+        """Of a /regex/: its first / before a blank or {.  Without one it is a word."""
+        run = self.data[at:self.past(NOT_BLANK, at)] + b' '
+        length = run.replace(b'{', b' ').find(b'/ ', 1) + len(b'/')
+        return at + length if length else word_end
+
+    def after_blanks(self, at):
+        """Past blanks and comments."""
+        at = self.past(BLANK, at)
+        while self.data.startswith((b'#', b'/*'), at):
+            end = self.comment_end(at)
+            self.check_comment(at, end)
+            at = self.past(BLANK, end)
+        return at
+
+    def comment_end(self, at):
+        if self.data.startswith(b'#', at):
+            return self.find(b'\n', at)
+        end = self.data.find(b'*/', at + len(b'/*'))
+        if end < 0:
+            raise self.error(at, 'this comment is never closed')
+        return end + len(b'*/')
+
+    def check_comment(self, at, end):
+        """Many an editor shows what follows a CR as the next line, which it is not."""
+        at = self.data.find(b'\r', at, end)
+        while at >= 0:
+            if not self.data.startswith(b'\r\n', at):
+                raise self.error(at, 'a carriage return alone ends no line: the comment '
+                                 'goes on after it; end lines with a newline')
+            at = self.data.find(b'\r', at + 1, end)
 
     def find(self, what, start):
+        """Where it is, or the end."""
         at = self.data.find(what, start)
         return at if at >= 0 else len(self.data)
 
-    def past(self, those, pos):
-        """The first offset from `pos` on whose byte is none of `those`."""
+    def past(self, those, at):
+        """The first offset from `at` on whose byte is none of `those`."""
         while True:
-            piece = self.data[pos:pos + 256]    # never the whole rest: that would be quadratic
+            piece = self.data[at:at + 256]          # all that is left would be quadratic
             rest = piece.lstrip(those)
-            pos += len(piece) - len(rest)
+            at += len(piece) - len(rest)
             if rest or not piece:
-                return pos
+                return at
 
-    def pattern_end(self, start, end):
-        """Where /regex/, an instance without quotation marks, ends: at the first / before a blank or { on its line."""
-        line = self.data[start:start + 1024].partition(b'\n')[0] + b' '
-        rest = line[end - start:]
-        if rest[:1] in b' \t' and rest.lstrip(BLANK)[:1] == b'{':
-            return end                          # Listen /tmp/2025 {
-        length = line.translate(_PATTERN_STOPS).find(b'/ ', 1) + 1
-        return start + length if length else end
+    def opens_stanza(self):
+        """Is a { next?  What a token is depends on where it is read; this commits to
+        nothing."""
+        return self.data.startswith(b'{', self.after_blanks(self.pos))
+
+    def innermost_open(self, end):
+        """The bracket that is open at `end`.  All is read again, once: for an error."""
+        self.pos, opened = 0, []
+        token = self.token()
+        while token.at < end:
+            if opened and token.kind == CLOSE[opened[-1].kind]:
+                opened.pop()
+            elif token.kind in CLOSE:
+                opened.append(token)
+            token = self.token()
+        return opened[-1]
+
+    # tokens in Security { }: what is passed over elsewhere is an error
 
     def strict(self, listed=False):
-        """The next token, in Security: what is passed over elsewhere is an error."""
-        kind, raw, at = self.token()
-        if kind == "'":
-            raise self.error(at, 'a single quote: use " for strings')
-        if kind == 'word':
-            if _CURLY.intersection(raw.decode()):
-                raise self.error(at, 'a typographic quotation mark: use "')
-            if b';' in raw:
-                raise self.error(at + raw.index(b';'), 'stray ;: nothing but blanks stands between options')
-            if raw.endswith(b',') and not listed and raw != b',':
-                raise self.error(at, 'stray comma: nothing but blanks stands between options')
-        if kind == 'string' and self.data[self.pos:self.pos + 1] not in BLANK + b'})#' + b',' * listed:
-            raise self.error(self.pos, 'a blank has to follow a string')
-        return kind, raw, at
+        """The next one.  listed: a comma may follow it."""
+        token = self.token()
+        if token.kind == "'":
+            raise self.error(token.at, 'a single quote: use " for strings')
+        if token.kind == 'word':
+            self.check_word(token, listed)
+        if token.kind == 'string':
+            self.check_string_end(listed)
+        return token
 
-    def group_list(self, opened):
-        values, wanted = [], True               # wanted: after a comma an element has to come
+    def check_word(self, token, listed):
+        if not CURLY.isdisjoint(token.raw.decode()):
+            raise self.error(token.at, 'a typographic quotation mark: use "')
+        if b';' in token.raw:
+            raise self.error(token.at + token.raw.index(b';'),
+                             'stray ;: nothing but blanks stands between options')
+        if token.raw.endswith(b',') and not listed and token.raw != b',':
+            raise self.error(token.at, 'stray comma: nothing but blanks stands between options')
+
+    def check_string_end(self, listed):
+        after = tuple(AFTER_STRING)
+        if listed:
+            after += (b',',)
+        if self.pos < len(self.data) and not self.data.startswith(after, self.pos):
+            raise self.error(self.pos, 'a blank has to follow a string')
+
+    def expect(self, kinds, message, option, listed=False):
+        """The next token if it is of these kinds; `option` is the token before it."""
+        token = self.strict(listed)
+        if token.kind in kinds:
+            return token
+        at = token.at if token.kind else option.at      # not at the end of the file
+        raise self.error(at, message % option.name)
+
+    def groups(self, opening):
+        """The elements of a list, up to its )."""
+        values, after_comma = [], False
         while True:
-            kind, raw, at = self.strict(True)
-            if kind == ')' and not (wanted and values):
+            token = self.strict(listed=True)
+            if token.kind == ')' and not after_comma:
                 return values
-            if kind in ('', '}'):
-                raise self.unclosed('(', opened)
-            if kind == 'string' or kind == 'word' and b',' not in raw:
-                values.append(raw.decode())
-                wanted = False
-            elif raw == b',' and not wanted:
-                wanted = True
+            if token.kind in ('', '}'):
+                raise self.unclosed(opening.kind, opening.at)
+            is_comma = token.raw == b',' and token.kind == 'word'
+            if is_comma and values and not after_comma:
+                after_comma = True
+            elif token.kind == 'string' or token.kind == 'word' and b',' not in token.raw:
+                values.append(token.raw.decode())
+                after_comma = False
             else:
-                raise self.error(at, 'expected a group or ), not %s; blanks stand between groups', raw)
+                raise self.error(
+                    token.at, 'expected a group or ), not %s; blanks stand between groups'
+                    % self.quoted(token.raw))
+
+    # file names
 
     def beside(self, name, at):
         """A file name, or what file:// names, as seen from the directory of this file."""
@@ -342,161 +777,364 @@ class _Source:
             raise self.error(at, 'only file:// can be included')
         return os.path.join(self.directory, rest or name)
 
-    def included(self, name, at):
-        """The path of an included file: beside this one first, then along the search path."""
-        path = self.beside(name, at)
-        if os.path.isabs(path) and (os.path.exists(path) or path == name or '://' in name):
+    def candidates(self, name, path, at):
+        """Where an included file may be: beside this one, then along the search path.
+        Never in the current directory."""
+        if os.path.isabs(path):
+            yield path
+        for directory in self.search_path(at).split(':'):
+            if os.path.isabs(directory):
+                yield os.path.join(directory, name)
+
+    def search_path(self, at):
+        path = os.environ.get('EC_CONF_SEARCH_PATH')
+        if path is not None:
             return path
-        search = os.environ.get('EC_CONF_SEARCH_PATH')
-        if search is None:
-            node = os.environ.get('EC_NODE_NAME') or os.uname()[1].partition('.')[0]
-            if '/' in node or '..' in node:
-                raise self.error(at, 'the node name "%s" cannot be part of a path' % _printable(node))
-            search = SEARCH_PATH.replace('NODENAME', node)
-        for directory in search.split(':'):
-            path = os.path.join(directory, name)
-            if directory.startswith('/') and os.path.exists(path):
-                return path
-        raise self.error(at, '%s is neither beside this file nor on the search path', os.fsencode(name))
+        node = os.environ.get('EC_NODE_NAME') or os.uname()[1].partition('.')[0]
+        if '/' in node or '..' in node:
+            raise self.error(
+                at, 'the node name "%s" cannot be part of a path' % printable(node))
+        return SEARCH_PATH.replace('NODENAME', node)
 
 
-def _text(kind, raw):
-    """A word, or a string with its two escapes undone, as the operating system takes it."""
-    if kind == 'string':
-        raw = raw.replace(b'\\\\', b'\0').replace(b'\\"', b'"').replace(b'\0', b'\\')
-    return os.fsdecode(raw)
+CURLY = set('\u201c\u201d\u2018\u2019')
+AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
 
 
-class _Reader:
-    """Reads a configuration, includes in place, into one Security."""
+def shown_line(raw):
+    return printable(raw.decode('utf-8', 'replace').replace('\t', ' '))
+
+
+TOO_LARGE = ('the configuration is larger than 64 MiB (4 KiB a file at least), or grew '
+             'while it was read')
+
+
+class Unreadable(Exception):
+    """Why a file cannot be read; to be told at the place that names it."""
+
+    def __init__(self, message, errno=None):
+        super().__init__(message)
+        self.errno = errno
+
+
+class LocalChanges:
+    """Local_Changes_File as it was named: at a place of a source, through these files."""
+
+    def __init__(self, source, at, path, named_by):
+        self.source = source
+        self.at = at
+        self.path = path
+        self.named_by = named_by
+
+
+class Reader:
+    """Reads a configuration, includes in place, into one Draft."""
 
     def __init__(self):
-        self.security, self.stanzas, self.local, self.budget = Security(), 0, None, LIMIT
-        self.opened, self.reading = {}, {}      # file -> (device, inode); those not read to their end the other way
-        self.through = {}               # file -> the files that include it: they decide as well what it says
-        self.named_in = set()           # while Local_Changes_File is read: the files that name it, likewise
+        self.draft = Draft()
+        self.notes = []                 # warnings: (place, text)
+        self.stanzas = 0
+        self.budget = LIMIT
+        self.local = None               # the LocalChanges named last
+        self.local_places = []
+        self.private = set()
+        self.opened = {}                # file: (device, inode); None if there was no file
+        self.reading = {}               # (device, inode): file, if not yet read to its end
+        self.through = {}               # file: those that include it, and so decide as well
+        self.named_by = frozenset()     # likewise, while Local_Changes_File is read
 
-    def file(self, path, fail, last=False):
-        """Read one file (path None: standard input) and all that it includes; fail(message) makes the error.
+    # items
 
-        last: it is Local_Changes_File, which may be absent: it is written when something is changed.
+    def items(self, source):
+        """The global level of one file."""
+        token = None
+        while True:
+            if token is None:
+                token = self.next_item(source)
+            if token.kind == '':
+                return
+            if token.kind == '}':
+                raise source.error(token.at, 'stray }: no stanza is open here')
+            if token.kind in CLOSE:
+                self.foreign(source, [token.kind])
+                token = None
+            elif token.kind == '=':
+                token = self.value(source)
+            elif token.kind == 'word':
+                token = self.item(source, token)
+            else:
+                self.lookalike(source, token)
+                token = None
+
+    def next_item(self, source):
+        """The first token of an item after those that can be passed over unread."""
+        nesting = []
+        skip_lines(source, nesting)
+        while nesting:
+            self.foreign(source, nesting)
+            skip_lines(source, nesting)
+        return source.token()
+
+    def item(self, source, first):
+        """What a word begins.  Returns the token after it, if that one was read and does
+        not belong to it: it begins the next item, or is a bracket."""
+        if first.name in INCLUDES:
+            self.include(source)
+            return None
+        if first.name == 'security':
+            self.stanza(source)
+            return None
+        token = source.token()
+        if token.kind == '=':
+            return self.assignment(source, first)
+        if token.kind == 'string':
+            return None                 # an instance
+        if token.kind == '{':
+            self.lookalike(source, first, True)
+        if token.kind != 'word' or not source.opens_stanza():
+            return token
+        if token.name == 'security':
+            raise source.error(first.at, 'a word before Security makes the stanza its own: '
+                               'remove it (or put "Security" in quotation marks)')
+        return None
+
+    def assignment(self, source, name):
+        """NAME = value, from the value on."""
+        value = source.token()
+        if value.kind in VALUE and name.name == 'local_changes_file':
+            self.name_local(source, name, value)
+        if name.name in OPTIONS:
+            self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
+        return self.after_value(source, value)
+
+    def value(self, source):
+        """What follows a = that no name is before."""
+        return self.after_value(source, source.token())
+
+    def after_value(self, source, value):
+        """A bracket, which is no value, begins what is passed over next."""
+        if value.kind not in VALUE:
+            return value
+        if value.kind == 'word' and value.name == 'security':
+            self.warn(source, value.at,
+                      'a Security after a word of another item is not a stanza: ignored')
+        return None
+
+    def lookalike(self, source, token, opens=False):
+        """Warn where it looks as if it were the stanza, and is not."""
+        name = token.raw.strip(BESIDE_A_NAME).lower()
+        if name == b'security' and (opens or source.opens_stanza()):
+            self.warn(source, token.at, 'this is not the Security stanza, though it looks like '
+                      'it: write Security { without quotation marks and invisible characters')
+
+    # what is not ours
+
+    def foreign(self, source, nesting):
+        """What is not ours, to the end of the outermost bracket.  Strings, comments and
+        brackets have to end, and nothing else is asked.
+
+        nesting: the brackets that are open.
+        """
+        name, follows_equals = None, False
+        while nesting:
+            if name is None and not follows_equals:
+                skip_lines(source, nesting)
+                if not nesting:
+                    return
+            token = source.token()
+            self.open_or_close(source, nesting, token)
+            if name is not None:
+                self.foreign_name(source, name, token, len(nesting))
+            is_name = token.kind == 'word' and not follows_equals and nesting[-1] == '{'
+            name = token if is_name else None
+            follows_equals = token.kind == '='
+
+    def open_or_close(self, source, nesting, token):
+        if token.kind == CLOSE[nesting[-1]]:
+            nesting.pop()
+        elif token.kind in ('', '}'):
+            raise source.unclosed(nesting[-1], source.innermost_open(token.at).at)
+        elif token.kind in CLOSE:
+            nesting.append(token.kind)
+            if len(nesting) >= DEEPEST:
+                raise source.error(token.at, 'brackets are nested more than a million deep')
+
+    def foreign_name(self, source, name, token, depth):
+        """Warn of a name in braces that is ours, by what follows it."""
+        if token.kind == '{' and name.name == 'security':
+            self.warn(source, token.at,
+                      'a Security inside another stanza is not the global one: ignored')
+        if token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
+            self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
+
+    # Security { }
+
+    def stanza(self, source):
+        """From the { on."""
+        opening = source.token()
+        if opening.kind != '{':
+            raise source.error(opening.at,
+                               'the Security stanza has no name and no =: write Security {')
+        self.stanzas += 1
+        previous = None
+        while True:
+            token = source.strict()
+            if token.kind == '}':
+                return
+            if token.kind == '':
+                raise source.unclosed(opening.kind, opening.at)
+            self.check_option(source, token, previous)
+            self.option(source, token)
+            previous = token.name
+
+    def check_option(self, source, token, previous):
+        """Is it the name of one?  previous: the option before it."""
+        if token.name in INCLUDES:
+            raise source.error(token.at, 'include does not work inside Security: '
+                               'give the file a Security { } of its own')
+        if token.kind == 'word' and token.name in OPTIONS:
+            return
+        if token.kind == '=' and previous:
+            raise source.error(token.at, 'a value with = in it is put in quotation marks')
+        hint = ''
+        if token.kind == 'word' and previous == 'supplemental_groups':
+            hint = ' (%s)' % LIST
+        elif token.kind == 'word' and source.public:
+            guess = nearest(token.name, OPTIONS)
+            hint = ' (did you mean %s?)' % guess if guess else ''
+        raise source.error(token.at, 'Security has no option %s%s; it has %s' % (
+            source.quoted(token.raw), hint, ', '.join(OPTIONS)))
+
+    def option(self, source, name):
+        """From the = on."""
+        source.expect(('=',), 'expected = after %s', name)
+        if name.name == 'supplemental_groups':
+            token = source.expect(VALUE + ('(',), '%s takes a list: ( "mail" "adm" )', name,
+                                  listed=True)
+            value = self.groups(source, token)
+        else:
+            token = source.expect(VALUE, '%s takes one word or string', name)
+            value = token.raw.decode()
+        self.charge(source, token.at, KEPT)
+        try:
+            self.draft.put(name.name, value, source.place(token.value_at))
+        except ConfigError as error:
+            hidden = '%s cannot have this value' % name.name
+            raise source.hiding_error(token.value_at, error.message, hidden) from None
+
+    def groups(self, source, token):
+        """A list, or one bare name."""
+        if token.kind == '(':
+            return source.groups(token)
+        if token.raw.endswith(b',') or source.data.startswith(b',', source.pos):
+            raise source.error(token.at, 'stray comma: ' + LIST)
+        return token.raw.decode()
+
+    # other files
+
+    def include(self, source):
+        """A file, or all files of a directory, in place."""
+        token = source.token()
+        name = token.raw.decode()
+        if token.kind not in VALUE or not name or name[0] in CURLY:
+            raise source.error(token.at, 'include takes the name of one file or directory, '
+                               'in "quotation marks"')
+        try:
+            path = self.find(source, token)
+            if os.path.isdir(path):
+                self.directory(source, token, path)
+            else:
+                self.file(path)
+        except Unreadable as problem:
+            raise source.hiding_error(
+                token.at, str(problem), 'this cannot be included') from None
+        self.after_value(source, token)
+
+    def find(self, source, token):
+        """The path of an included file."""
+        name = token.path()
+        path = source.beside(name, token.at)
+        if os.path.isabs(path) and (path == name or '://' in name):
+            return path                             # it is looked for nowhere else
+        for candidate in source.candidates(name, path, token.at):
+            if os.path.exists(candidate):
+                return candidate
+            self.remember(candidate)                # who could put a file there decides, too
+        raise source.error(token.at, '%s is neither beside this file nor on the search path'
+                           % source.quoted(os.fsencode(name)))
+
+    def directory(self, source, token, path):
+        """All its files in byte order, but no hidden ones and none of those further down."""
+        try:
+            names = os.listdir(path)
+        except OSError as error:
+            raise Unreadable('%s: %s' % (printable(path), error.strerror)) from None
+        self.charge(source, token.at, KEPT * (len(names) + 1))
+        self.remember(path)
+        for name in sorted(names, key=os.fsencode):
+            path_of_it = os.path.join(path, name)
+            if not name.startswith('.') and not os.path.isdir(path_of_it):
+                self.file(path_of_it)
+
+    def file(self, path, last=False):
+        """Read one file (None: standard input) and all that it includes.
+
+        last: it is Local_Changes_File.
         """
         name = path or '-'
         try:
-            if path and not stat.S_ISREG(os.stat(path).st_mode):
-                raise OSError(errno.EINVAL, 'not a regular file')       # opening a device can act on it
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) if path else 0
-            with open(fd, 'rb', closefd=bool(path)) as file:
-                st = os.fstat(fd)
-                regular = stat.S_ISREG(st.st_mode)
-                if path and not regular:
-                    raise OSError(errno.EINVAL, 'not a regular file')
-                if not regular and not os.get_blocking(fd):
-                    raise OSError(errno.EAGAIN, 'does not block: what has arrived may not be all')
-                limit = min(self.budget, st.st_size) if regular else self.budget
-                data = file.read(limit + 1)
-                if data is None:                # some of /sys/kernel/tracing
-                    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        except OSError as e:
-            if last and e.errno == errno.ENOENT:
-                self.known(name)
-                return
-            raise fail('%s: %s' % (_printable(name), e.strerror)) from None
-        self.budget -= max(len(data), 4096)     # empty files cost something too: includes could double 32 times
-        if len(data) > limit or self.budget < 0:
-            raise fail('the configuration is larger than 64 MiB (4 KiB a file at least), or grew while it was read')
-        key = st.st_dev, st.st_ino
-        if key in (self.opened.values() if last else self.reading):
-            raise fail('Local_Changes_File is one of the files already read' if last else
-                       '%s includes itself' % _printable(name))
-        if len(self.reading) > 32:
-            raise fail('includes are nested more than 32 deep')
-        if not self.known(name, key):
-            raise fail('%s was replaced while the configuration was read' % _printable(name))
-        public = not regular or st.st_mode & 0o004
+            data, status = file_contents(path, self.budget)
+        except OSError as error:
+            raise Unreadable('%s: %s' % (printable(name), error.strerror), error.errno) from None
+        self.budget -= max(len(data), 4096)         # many empty files cost something as well
+        if self.budget < 0:
+            raise Unreadable(TOO_LARGE)
+        key = status.st_dev, status.st_ino
+        self.check_file(name, key, last)
+        self.remember(name, key)
+        public = status.st_mode & stat.S_IROTH or not stat.S_ISREG(status.st_mode)
         if not public:
-            self.security.private.add(name)
+            self.private.add(name)
+        directory = os.path.dirname(os.path.abspath(path)) if path else ''
         self.reading[key] = name
-        self.items(_Source(name, data, os.path.dirname(os.path.abspath(path)) if path else '', public))
+        self.items(Source(name, data, directory, public))
         del self.reading[key]
 
-    def known(self, name, key=None):
-        """A file, or without a key the place where one could be put; False if it was another file before."""
-        self.through.setdefault(name, set()).update(self.reading.values(), self.named_in)
-        return self.opened.setdefault(name, key) == key
+    def check_file(self, name, key, last):
+        if last and key in self.opened.values():
+            raise Unreadable('Local_Changes_File is one of the files already read')
+        if key in self.reading:
+            raise Unreadable('%s includes itself' % printable(name))
+        if len(self.reading) > NESTED:
+            raise Unreadable('includes are nested more than %d deep' % NESTED)
 
-    def include(self, source, kind, raw, at):
-        """A file, or all files of a directory, in place."""
-        if not raw or kind not in ('word', 'string') or raw.decode()[0] in _CURLY:
-            raise source.error(at, 'include takes the name of one file or directory, in "quotation marks"')
-        path = source.included(_text(kind, raw), at)
-        fail = lambda message: source.error(at, message if source.public else 'this cannot be included')
-        if not os.path.isdir(path):
-            return self.file(path, fail)
+    def remember(self, name, key=None):
+        """A file that was read, a directory, or a place where there is no file."""
+        if self.opened.setdefault(name, key) != key:
+            raise Unreadable('%s was replaced while the configuration was read'
+                             % printable(name))
+        self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
+
+    def name_local(self, source, name, value):
+        path = os.path.join('/', source.beside(value.path(), value.at))
+        self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
+        self.charge(source, name.at, KEPT)
+        self.local_places.append(source.place(name.at))
+
+    def read_local(self):
+        """It may be absent: it is written when something is changed."""
+        local = self.local
+        self.named_by = local.named_by
         try:
-            names = sorted(os.listdir(path), key=os.fsencode)
-        except OSError as e:
-            raise fail('%s: %s' % (_printable(path), e.strerror)) from None
-        self.charge(source, at, 64 * (len(names) + 1))
-        self.known(path)
-        for name in [os.path.join(path, name) for name in names if not name.startswith('.')]:
-            if not os.path.isdir(name):
-                self.file(name, fail)
+            self.file(local.path, last=True)
+        except Unreadable as problem:
+            if problem.errno == errno.ENOENT:
+                self.remember(local.path)
+                return
+            raise local.source.hiding_error(
+                local.at, str(problem), 'Local_Changes_File cannot be read') from None
 
-    def items(self, source):
-        """One file: at the global level items, in brackets nothing but strings, comments and brackets."""
-        stack = [('', 0)]                       # open brackets and where
-        name, before = b'', ''                  # in them: the last token if it is a word and no value; its kind
-        while stack:
-            bracket, opened = stack[-1]
-            if not bracket:
-                _leap(source)
-            kind, raw, at = source.token(after_name=name and bracket == '{')
-            if kind == CLOSE[bracket]:
-                stack.pop()
-            elif kind in ('', '}'):
-                raise source.unclosed(bracket, opened) if bracket else source.error(
-                    at, 'stray }: no stanza is open here')
-            elif kind in CLOSE:
-                stack.append((kind, at))
-                if len(stack) > 1 << 20:
-                    raise source.error(at, 'brackets are nested more than a million deep')
-                if name == b'security' and kind == '{':
-                    self.warn(source, at, 'a Security inside another stanza is not the global one: ignored')
-            elif kind == 'word' and not bracket:
-                self.item(source, raw.lower().decode(), at)
-            name = raw.lower() if bracket and kind == 'word' and before != '=' else b''
-            before = kind
-
-    def item(self, source, name, at):
-        """What a word at the global level begins, up to a bracket that encloses what is passed over."""
-        start = source.pos
-        kind, raw, here = source.token(after_name=True)
-        if name in INCLUDES:
-            self.include(source, kind, raw, here)
-        elif name == 'security':
-            if kind != '{':
-                raise source.error(here, 'the Security stanza has no name and no =: write Security {')
-            self.stanzas += 1
-            self.options(source, here)
-        elif kind == '=':
-            kind, raw, here = source.token()
-            if kind not in ('word', 'string'):
-                source.pos = here               # what a bracket encloses is passed over next
-            elif name == 'local_changes_file':
-                self.local = os.path.join('/', source.beside(_text(kind, raw), here)), lambda message: source.error(
-                    here, message if source.public else 'Local_Changes_File cannot be read'), set(self.reading.values())
-                self.charge(source, at, 64)
-                self.security.local.append(source.place(at))
-            if name in OPTIONS:
-                self.warn(source, at, '%s is not in Security { }: ignored' % name)
-        elif kind == 'word' and source.token()[0] == '{':
-            source.pos -= 1                     # the {, likewise
-        else:
-            source.pos = start                  # a word on its own: what follows it starts the next item
-            return
-        if kind == 'word' and raw.lower() == b'security':
-            self.warn(source, here, 'a Security after a word of another item is not a stanza: ignored')
+    # what is kept
 
     def charge(self, source, at, size):
         """What is kept, or looked at, besides the text counts as well."""
@@ -505,188 +1143,655 @@ class _Reader:
             raise source.error(at, 'the configuration holds, or includes, too much')
 
     def warn(self, source, at, text):
-        self.charge(source, at, 64)
-        self.security.notes.append((source.place(at), text))
-
-    def options(self, source, opened):
-        """What is in Security { }, read strictly."""
-        while True:
-            kind, raw, at = source.strict()
-            if kind == '}':
-                return
-            if not kind:
-                raise source.unclosed('{', opened)
-            option = raw.lower().decode()
-            if option in INCLUDES:
-                raise source.error(at, 'include does not work inside Security: give the file a Security { } of its own')
-            if kind != 'word' or option not in OPTIONS:
-                guess = _nearest(option, OPTIONS) if source.public and kind == 'word' else ''
-                raise source.error(at, 'Security has no option %%s%s; it has %s' % (
-                    guess and ' (did you mean %s?)' % guess, ', '.join(OPTIONS)), raw)
-            for kinds, message in _TAKES_LIST if option == 'supplemental_groups' else _TAKES:
-                kind, raw, here = source.strict()
-                if kind not in kinds:
-                    raise source.error(here if kind else at, message % option)
-            self.charge(source, here, 64)
-            start = here + (kind == 'string')
-            value = source.group_list(here) if kind == '(' else raw.decode()
-            try:
-                self.security.put(option, value, source.place(start))
-            except ConfigError as e:
-                raise source.error(start, e.message if source.public else
-                                   '%s cannot have this value' % option) from None
+        self.charge(source, at, KEPT)
+        self.notes.append((source.place(at), text))
 
     def finish(self, name):
-        """Local_Changes_File last; then what was set more than once, and who could rewrite what was read."""
-        security = self.security
-        if self.local:
-            path, fail, self.named_in = self.local
-            self.file(path, fail, last=True)
+        """The Security, when all but Local_Changes_File is read."""
+        if self.local is not None:
+            self.read_local()
         if not self.stanzas:
-            raise ConfigError('there is no Security { } stanza', name)
-        for option, places in security.where.items():
+            raise ConfigError(NO_STANZA, name, excerpt=A_STANZA)
+        for option, places in self.draft.where.items():
             if len(places) > 1:
-                security.notes.append((places[-1], '%s overrides %s' % (option, _at(places[-2])[:-2])))
-        alone = {name: [] if name == '-' else _file_writers(name, key) for name, key in self.opened.items()}
-        for name in alone:
-            security.writers[name] = [one for file in [name] + sorted(self.through[name]) for one in alone[file]]
-        return security
+                overridden = shown_place(places[-2])
+                self.notes.append((places[-1], '%s overrides %s' % (option, overridden)))
+        origin = Origin(self.ways(), self.private, self.local_places)
+        return Security.of(self.draft, self.notes, origin)
+
+    def ways(self):
+        """{file: the way to it, and those to the files that include it}."""
+        own, all_ways = {}, {}
+        for name, key in self.opened.items():
+            own[name] = () if name == '-' else way_to_file(name, key)
+        for name in own:
+            files = [name] + sorted(self.through[name])
+            all_ways[name] = tuple(waypoint for file in files for waypoint in own[file])
+        return all_ways
 
 
-# Passing over whole foreign stanzas at once.  A stretch that ends with the } of a line's start is whole if, with all
-# but brackets, quotes and comments erased, it cancels out; if it does not, or could hold something of ours, it is
-# read token by token.
-_NOT_OURS = _BYTES.translate(None, b'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_=\n')
-_OURS = tuple(option.encode() for option in OPTIONS) + (b'\n',)     # the last: the name may stand before a comment
-_PLAIN = _BYTES.translate(None, b'{}()[]"#\n/*\\')
+def file_contents(path, most):
+    """(bytes, stat result) of a regular file, or for None of standard input.
+
+    Nothing else is read: opening a device can act on it, and a pipe can be waited for.
+    """
+    if path is None:
+        return file_contents_of(0, most, closefd=False)
+    must_be_regular(os.stat(path))                      # before it is opened
+    return file_contents_of(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), most)
 
 
-def _leap(source):
-    data, start = source.data, source.pos
-    while source.barrier <= start:
-        end = max(data.rfind(b'\n}', start, start + source.window), source.find(b'\n}', start))
-        if end < min(len(data), start + (1 << 20)) and _whole(data[start:end + 2]):
-            source.pos = start = end + 2
-            source.window = min(4 * source.window, 65536)
-        elif source.window > 1:
-            source.window = 1                   # once more, to the nearest }
-        else:
-            source.barrier = end + 1            # up to here token by token, and no second try
+def file_contents_of(fd, most, closefd=True):
+    """The same of a descriptor."""
+    with open(fd, 'rb', closefd=closefd) as file:
+        status = os.fstat(fd)
+        limit = most
+        if closefd:
+            must_be_regular(status)
+        if stat.S_ISREG(status.st_mode):
+            limit = min(most, status.st_size)
+        elif not os.get_blocking(fd):
+            raise OSError(errno.EAGAIN, 'does not block: what has arrived may not be all')
+        data = file.read(limit + 1)
+    if data is None:                                    # some of /sys/kernel/tracing
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    if len(data) > limit:
+        raise Unreadable(TOO_LARGE)
+    return data, status
 
 
-def _whole(stretch):
-    letters, marks = stretch.translate(None, _NOT_OURS).lower(), stretch.translate(None, _PLAIN)
-    if b'security' in letters or b'include' in letters or b'local_changes_file' in letters or [
-            1 for name in letters.split(b'=')[:-1] if name.endswith(_OURS)] or b'/*' in marks or b'\\"' in marks:
-        return False                            # ours, perhaps, or a comment or string with other rules
-    for rest in stretch.replace(b'\t', b' ').split(b' /')[1:]:
-        if set(b'{}()[]"#').intersection(rest.partition(b'\n')[0]):
-            return False                        # a bracket, quote or # in a /regex/ is none
-    first, *comments = marks.replace(b'""', b'').split(b'#')
-    parts = [first] + [comment.partition(b'\n')[2] for comment in comments]
-    if [part for part in parts if part.count(b'"') % 2]:
-        return False                            # a # that may be part of a string
-    left = b''.join(b''.join(parts).split(b'"')[::2]).translate(None, b'\n/*\\')    # every other one is in a string
-    for _ in range(16):
-        left = left.replace(b'{}', b'').replace(b'()', b'').replace(b'[]', b'')
-    return not left
+def must_be_regular(status):
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, 'not a regular file')
 
 
-def load(path: 'Union[str, bytes, os.PathLike[str]]') -> Security:
-    """Read a configuration file and all that it includes.  Reads files and their owners, EC_CONF_SEARCH_PATH,
-    EC_NODE_NAME and the node name, nothing else.  Raises ConfigError."""
+def load(path: 'Union[str, bytes, os.PathLike[str]]') -> 'Security':
+    """Read a configuration file and all that it includes.
+
+    Reads files and their owners, EC_CONF_SEARCH_PATH, EC_NODE_NAME and the node name,
+    nothing else.  Raises ConfigError.
+    """
     path = os.fsdecode(path)
     if '\0' in path:
         raise ConfigError('the name of the configuration file has a NUL in it')
-    return _load('./-' if path == '-' else path)        # - alone is standard input
+    if path == '-':
+        path = './-'                                    # - alone is standard input
+    return read_configuration(path)
 
 
-def _load(path):
-    reader = _Reader()
-    reader.file(path, ConfigError)
+def read_configuration(path):
+    """The same of a path as it is, or for None of standard input."""
+    reader = Reader()
+    try:
+        reader.file(path)
+    except Unreadable as problem:
+        raise ConfigError(str(problem)) from None
     return reader.finish(path or '-')
 
 
-def loads(text: str, name: str = '<string>') -> Security:
-    """The same from text (str); relative includes are looked for on the search path only."""
-    reader = _Reader()
-    reader.items(_Source(name, text.encode('utf-8', 'surrogatepass')))
+def loads(text: str, name: str = '<string>') -> 'Security':
+    """The same from text; relative includes are looked for on the search path only."""
+    reader = Reader()
+    reader.items(Source(name, text.encode('utf-8', 'surrogatepass')))
     return reader.finish(name)
 
 
-def _components(path):
+# Passing over what is not ours, many lines at a time.
+#
+# Most of a configuration is other people's stanzas, and most of their lines are alike.
+# The *shape* of a line is what is left of it when all is erased but what can open or
+# close something:
+#
+#     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
+#
+# What a line does to the nesting depends on its shape and on what is open before it, and
+# on nothing else.  A file has a few dozen shapes.  So open_after() works out each of them
+# once, mark by mark, and SHAPES remembers it: from then on a line costs one look into a
+# dict.
+#
+# Skipping never guesses.  It stops before a line, and leaves it to the tokens, if
+#   - its shape does not tell: a bracket that does not match, an escape outside a string,
+#     a / that may begin a /regex/, a carriage return in a comment;
+#   - it may hold a word of ours: see may_be_ours().
+# And it hands over only where an item has ended and the next has not begun, since what a
+# word is depends on the token before it: see ends_item().  It finds no errors: what is
+# wrong is not skipped, and the tokens say what is wrong, and where.
+
+# Signs of two bytes are replaced first, in this order, by marks: bytes that UTF-8 never
+# has.  No length changes, so offsets stay right.  (\xc0 only fills, and ends a word.)
+UNCLEAR, SLASH, COMMENT, COMMENT_END = '\xff\xfe\xfd\xfc'
+SIGNS = (
+    (b'\r\n', b' \n'),                      # any other \r stays: it is a mark itself
+    (b'\\\\', b'\xff\xc0'),                 # UNCLEAR: an escape, clear in a string
+    (b'\\"', b'\xff\xc0'),
+    (b'\t', b' '),
+    (b'\n/*', b'\n\xfd\xc0'),               # COMMENT
+    (b' /*', b' \xfd\xc0'),
+    (b'/*', b'\xff\xc0'),                   # UNCLEAR: after a bracket, or in a word
+    (b'*/', b'\xfc\xc0'),                   # COMMENT_END
+    (b' /', b' \xfe'),                      # SLASH: a path, most often, or a /regex/
+)
+ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc')
+ERASED_TOO = ERASED + b'\xfe'               # where a / does not matter
+PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
+BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
+TEXT = '"', COMMENT                         # within these nothing is a token
+
+# What may stand beside a name of ours without being seen, or being meant: it is to be
+# warned of.  (The bytes of a no-break space and a byte order mark are among them.)
+BESIDE_A_NAME = BLANK + b':;,\xc2\xa0\xef\xbb\xbf'
+ENDS_NAME = BESIDE_A_NAME + b'{}()[]"#\'=\xc0'
+NAMES_APART = bytes.maketrans(ENDS_NAME, b' ' * len(ENDS_NAME))
+AT_ANY_DEPTH = {b'security'}.union(name.encode() for name in SETS_AND_GROUPS)
+OURS = AT_ANY_DEPTH.union(
+    name.encode() for name in INCLUDES + tuple(OPTIONS) + ('local_changes_file',))
+
+MANY, FEW = 16384, 512      # bytes looked at at once, and after a stop
+TOO_MANY = 65536            # a line longer than this is left to the tokens
+DEEP = 64                   # with so many brackets open nothing is skipped
+
+
+class Skipping:
+    """How far ahead a source is looked at.
+
+    barrier: up to there the tokens read, and skipping is not tried again.
+    """
+    window = MANY
+    barrier = 0
+
+
+def skip_lines(source, nesting):
+    """Pass over lines from here, which is between two items.
+
+    nesting: the brackets that are open, kept up to date.
+    """
+    while (source.skipping.barrier <= source.pos < len(source.data)
+           and len(nesting) < DEEP):
+        end = end_of_lines(source)
+        if end > source.pos + TOO_MANY:
+            source.skipping.barrier = end
+        else:
+            skip_lines_to(end, source, nesting)
+
+
+def skip_lines_to(end, source, nesting):
+    """Pass over as many of the lines up to `end` as can be."""
+    start, skipping = source.pos, source.skipping
+    text = marked(source.data[start:end])
+    lines = text.split(b'\n')
+    opened = opened_after_each(lines, text, ''.join(nesting))
+    last = last_end(lines, opened)
+    passed = start + size(lines[:last + 1])
+    source.pos = min(passed, len(source.data))
+    nesting[:] = opened[last]
+    if len(opened) < len(lines):
+        skipping.window = FEW
+        skipping.barrier = start + size(lines[:len(opened) + 1])
+    elif last:
+        skipping.window = min(2 * skipping.window, MANY)
+    else:
+        skipping.barrier = end + 1              # no item ends in all these lines
+
+
+def end_of_lines(source):
+    """The end of the last line that ends in the window, or of the first line."""
+    start = source.pos
+    end = source.data.rfind(b'\n', start, start + source.skipping.window)
+    return source.find(b'\n', start) if end < 0 else end
+
+
+def marked(text):
+    """With marks, and an empty line before it: a /* right here begins a line."""
+    text = b'\n' + text
+    for sign, mark in SIGNS:
+        text = text.replace(sign, mark)
+    return text
+
+
+def size(lines):
+    """How far these lines of a marked text lead in the source."""
+    return len(b'\n'.join(lines))
+
+
+def opened_after_each(lines, text, opened):
+    """What is open after each line, up to the first that is left to the tokens."""
+    found = OURS.intersection(text.lower().translate(NAMES_APART).split())
+    shapes = text.translate(None, ERASED).decode('latin-1').split('\n')
+    after_each = []
+    for line, shape in zip(lines, shapes):
+        before = opened
+        opened = SHAPES[before, shape]
+        if opened is None:
+            opened = opened_after_pattern(before, line)
+        if opened is None:
+            break
+        if found and may_be_ours(line, before, opened, found):
+            break
+        after_each.append(opened)
+    return after_each
+
+
+def open_after(opened, shape):
+    """What is open after a line of this shape; None if that cannot be told."""
+    for number, mark in enumerate(shape):
+        innermost = opened[-1:]
+        if innermost == '"':
+            if mark == '"':
+                opened = opened[:-1]
+        elif innermost == COMMENT:
+            if mark in (UNCLEAR, COMMENT, '\r'):
+                return None
+            if mark == COMMENT_END:
+                opened = opened[:-1]
+        elif mark == '#':
+            return None if '\r' in shape[number:] else opened
+        elif mark == SLASH:
+            if shape[number:].strip(SLASH):     # something that a /regex/ could hold
+                return None
+        elif mark in '{(["' + COMMENT:
+            opened += mark
+        elif mark == CLOSE.get(innermost):
+            opened = opened[:-1]
+        elif mark not in ('\r', COMMENT_END):       # the latter is */ in a word
+            return None
+    return opened
+
+
+class Shapes(dict):
+    """(what is open, the shape of a line): what is open after it."""
+
+    def __missing__(self, key):
+        if len(self) > 4095:
+            self.clear()
+        opened = open_after(*key)
+        if len(key[0]) + len(key[1]) < 2 * DEEP:
+            self[key] = opened
+        return opened
+
+
+SHAPES = Shapes()
+
+
+def opened_after_pattern(opened, line):
+    """What is open after a line: NAME /regex/ aside, if no other / matters."""
+    if opened[-1:] in TEXT:
+        return None
+    line = without_pattern(line)
+    if b'\xfe' in line and any(map(is_doubtful, line.split())):
+        return None
+    return SHAPES[opened, line.translate(None, ERASED_TOO).decode('latin-1')]
+
+
+def without_pattern(line):
+    """Of NAME /regex/ and more, what is more."""
+    words = line.split(None, 2)
+    if len(words) > 1 and is_plain(words[0]) and is_pattern(words[1]):
+        return b''.join(words[2:])
+    return line
+
+
+def is_doubtful(word):
+    """Might this, that looks like brackets and quotes, be part of a /regex/?"""
+    return word.startswith(b'\xfe') and word.translate(None, ERASED) != b'\xfe'
+
+
+def is_plain(word):
+    """Is this a word, or as much of one as there is?"""
+    return not word.translate(None, PLAIN)
+
+
+def is_pattern(word):
+    return word.startswith(b'\xfe') and word.endswith(b'/') and b'/{' not in word
+
+
+def may_be_ours(line, before, opened, found):
+    """Does this line hold one of the words found?
+
+    Most count at the global level only.  A line that begins and ends in brackets, and
+    closes none, is nowhere on it.
+    """
+    if before[-1:] in TEXT:
+        return has_name(line, found)
+    if before and opened and line == line.translate(None, b'})]'):
+        found = found & AT_ANY_DEPTH
+        if not found:
+            return False
+        line = without_strings(line)
+    if line.lstrip().startswith(b'#'):
+        return False
+    return has_name(line, found)
+
+
+def has_name(line, names):
+    return not names.isdisjoint(line.lower().translate(NAMES_APART).split())
+
+
+def without_strings(line):
+    """Without every second part between quotes, if only strings have quotes here."""
+    if b'\xfd' in line or b'\xfe' in line:          # comments and regexes may have
+        return line
+    return b' '.join(line.split(b'"')[::2])
+
+
+def last_end(lines, opened):
+    """The number of the last line with which an item ends; 0 if there is none."""
+    last = len(opened) - 1
+    while last and not ends_item(lines[last], opened[last]):
+        last -= 1
+    return last
+
+
+def ends_item(line, opened):
+    """Does an item surely end with this line?  In ( ) and [ ] there are none."""
+    if opened[-1:] in TEXT:
+        return False
+    if opened[-1:] in ('(', '['):
+        return True
+    if b'#' in line:
+        return False
+    line = line.rstrip(BLANK)
+    if line.endswith(BRACKET_OR_QUOTE):
+        return True
+    _, equals, value = line.rpartition(b'=')
+    value = value.strip(BLANK)
+    return bool(equals and value) and is_plain(value)
+
+
+# ------------------------------------------------------------------ trust
+#
+# Who could rewrite what was read, or the root directory to be, and what he may then say.
+# Collected while reading, from owners and modes; judged when it is known who the process
+# will be.  Calls lstat and readlink, and asks the platform for access control lists.
+#
+# A file can be rewritten by whoever may write it, and by whoever may put something else
+# in its place: who may write a directory above it, or one that a symbolic link on the way
+# to it leads through.  What only root can write only root can swap, so every one of these
+# is looked at only below others that stand still.
+
+EVERYONE = 'everyone'
+LISTED = 'an access control list'
+UNKNOWN = 'someone unknown (%s)'
+NOT_MAPPED = 'an owner whom this user namespace does not map'
+MOST_LOOK_UPS = 4096                        # on one way, through links
+
+
+class Writer:
+    """Somebody other than root who could write `path`, or put something in its place.
+
+    kind: 'user', 'group', or in words who it is; id: None but for the first two.
+    """
+    __slots__ = ('path', 'kind', 'id')
+
+    def __init__(self, path, kind, id=None):
+        self.path = path
+        self.kind = kind
+        self.id = id
+
+    @property
+    def identity(self):
+        return self.kind, self.id
+
+    def is_one_of(self, identities):
+        return self.identity in identities
+
+    def __str__(self):
+        if self.id is None:
+            return self.kind
+        return '%s %d' % (self.kind, self.id)
+
+
+class Waypoint:
+    """What is looked up on the way to a file.
+
+    writers: who could write it, by its owner and mode; list_counts: somebody else could
+    if it has an access control list.
+    """
+    __slots__ = ('path', 'writers', 'list_counts')
+
+    def __init__(self, path, writers, list_counts=False):
+        self.path = path
+        self.writers = tuple(writers)
+        self.list_counts = list_counts
+
+
+def waypoint_of(path, status, is_last):
+    """The Waypoint of a path that has this status."""
+    writers = []
+    if status.st_uid != 0:
+        writers.append(Writer(path, 'user', status.st_uid))
+    is_sticky = status.st_mode & stat.S_ISVTX and not is_last
+    if is_sticky or stat.S_ISLNK(status.st_mode):
+        return Waypoint(path, writers)          # only owners can replace it, or what is in it
+    if status.st_mode & stat.S_IWOTH:
+        writers.append(Writer(path, EVERYONE))
+    elif status.st_mode & stat.S_IWGRP:
+        writers.append(Writer(path, 'group', status.st_gid))
+    return Waypoint(path, writers, list_counts=True)
+
+
+# Collected while reading.
+
+def way_to_file(name, key):
+    """The Waypoints to a file that was read, and had (device, inode) `key`; or, if that is
+    None, to a directory or to where a file could be put.
+
+    A read-only mount is no excuse: elsewhere the same may be written.
+    """
+    path = name
+    try:
+        if not os.path.isabs(name):
+            path = os.path.join(posix.getcwd(), name)
+        passed = looked_up(path)
+    except OSError as error:
+        return unknown_way(name, error.strerror)
+    last, status = passed[-1]
+    if key is not None and (status.st_dev, status.st_ino) != key:
+        return unknown_way(name, 'it was replaced while it was read')
+    return tuple(waypoint_of(path, status, path == last) for path, status in passed)
+
+
+def unknown_way(name, why):
+    return (Waypoint(name, [Writer(name, UNKNOWN % why)]),)
+
+
+def looked_up(path):
+    """[(path, status)] of all that is looked up on the way to an absolute path, from the
+    root on: symbolic links, and where they lead.  As far as there is something.
+
+    What is passed twice counts as it was passed last: so the last is what was meant.
+    """
+    at, names = '/', path.split('/')[::-1]
+    found = {at: posix.lstat(at)}
+    look_ups = 0
+    while names:
+        parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
+        status = status_or_none(at)
+        if status is None:
+            continue
+        found.pop(at, None)
+        found[at] = status
+        if stat.S_ISLNK(status.st_mode):
+            target = posix.readlink(at)
+            names += target.split('/')[::-1]
+            at = '/' if target.startswith('/') else parent
+        look_ups += 1
+        if look_ups > MOST_LOOK_UPS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return list(found.items())
+
+
+def status_or_none(path):
+    """None where nothing has this name."""
+    try:
+        return posix.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+# Judged for one process.
+
+def judged(security, platform):
+    """{file: (Writer, ...)}, of every file that decides, who could rewrite it."""
+    ways = security.origin.ways
+    if not ways:
+        return {}
+    lists = access_lists(ways.values(), platform)
+    unmapped = platform.unmapped_owners()
+    result = {}
+    for file, way in ways.items():
+        result[file] = tuple(judged_writers(way, lists, unmapped))
+    return result
+
+
+def access_lists(ways, platform):
+    """{path: who can write it by its access control list}."""
+    paths = {waypoint.path for way in ways for waypoint in way if waypoint.list_counts}
+    lists = {}
+    for path in paths:
+        try:
+            if platform.has_access_list(path):
+                lists[path] = LISTED
+        except OSError as error:
+            lists[path] = UNKNOWN % error.strerror
+    return lists
+
+
+def judged_writers(way, lists, unmapped):
+    for waypoint in way:
+        has_list = waypoint.list_counts and waypoint.path in lists
+        for writer in waypoint.writers:
+            if writer.id in unmapped:
+                yield Writer(waypoint.path, UNKNOWN % NOT_MAPPED)
+            elif writer.kind != 'group' or not has_list:    # the list's mask shows as the group
+                yield writer
+        if has_list:
+            yield Writer(waypoint.path, lists[waypoint.path])
+
+
+def writers_of_jail(path, platform):
+    """Who could write a directory or replace it: a tuple of Writers.
+
+    OSError if its path is not plain: what leads elsewhere may lead elsewhere later.
+    """
+    if '..' in path.split('/'):
+        raise OSError(errno.EINVAL, 'write it without ..', path)
+    paths = with_those_above(path)
+    way = []
+    for each in paths:
+        status = posix.lstat(each)
+        if stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, 'a symbolic link', each)
+        way.append(waypoint_of(each, status, each == paths[-1]))
+    if not stat.S_ISDIR(posix.lstat(paths[-1]).st_mode):
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    lists = access_lists([way], platform)
+    return tuple(judged_writers(way, lists, platform.unmapped_owners()))
+
+
+def with_those_above(path):
     """An absolute path and the directories above it, from the root on."""
     names = [name for name in path.split('/') if name]
     return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
 
 
-def _walk(path):
-    """What is looked up on the way to an absolute path, from the root on: symbolic links, and where they lead."""
-    at, names = '/', path.split('/')[::-1]
-    found = [at]
-    while names:
-        parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
-        found.append(at)
-        if os.path.islink(at):
-            target = os.readlink(at)
-            names += target.split('/')[::-1]
-            at = '/' if target.startswith('/') else parent
-        if len(found) > 4096:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    return list(dict.fromkeys(found[::-1]))[::-1]       # the last is what was meant, though it was passed before
+# The policy.  Group 0 is root's own where the process will not be in it.
+
+ROOTS_GROUP = ('group', 0)
 
 
-def _writers(components, links=False):
-    """Who besides root could replace one of these, each in one before it, or write the last: [(component, kind, id)].
+def harmless(uid, gids, own_group):
+    """The identities that may be able to rewrite a file: the user it names, as himself and
+    as the only member of his own group (None if he has none), and root's group."""
+    identities = {('user', uid)}
+    if own_group is not None and own_group != 0:
+        identities.add(('group', own_group))
+    if uid == 0 or 0 not in gids:
+        identities.add(ROOTS_GROUP)
+    return identities
 
-    What root alone can write root alone can swap, so a component is looked at only below ones that stand still.
+
+def is_his(judged, place):
+    """Could the user, if he is the only one, rewrite the file of this place?"""
+    file, _, _ = place
+    return any(writer.identity != ROOTS_GROUP for writer in judged.get(file, ()))
+
+
+def said_in_files(security):
+    """(option, the places that set it) of all that a file can say."""
+    for option in OPTIONS:
+        if option in security.where:
+            yield option, security.where[option]
+    if security.origin.local:
+        yield 'Local_Changes_File', security.origin.local
+
+
+def strangers(judged, allowed):
+    """1. Nobody but root and the user himself may be able to rewrite a file that decides;
+    also one that says nothing, or says it no longer."""
+    for file, writers in judged.items():
+        others = [writer for writer in writers if not writer.is_one_of(allowed)]
+        if others:
+            yield ('%s can be rewritten by %s, through %s: only root, or the user it names, '
+                   'may be able to; copy it to a place of root\'s (install -m 644 -o root '
+                   'FILE /etc), or give options instead of a file'
+                   % (printable(file), others[0], printable(others[0].path)))
+
+
+def overridden_root(security, judged):
+    """2. What root says in a file of root's the user may not override in one of his own."""
+    for option, (*earlier, last) in said_in_files(security):
+        roots = [place for place in earlier if not is_his(judged, place)]
+        if roots and is_his(judged, last):
+            yield ('%s overrides %s, and can be rewritten by the user it names: what root '
+                   'says he may not change' % (located(last, option), shown_place(roots[0])))
+
+
+def gifts(security, judged, beyond):
+    """3. A file of his own may give nothing that the user does not have by his account.
+
+    beyond: {option: what it gives beyond that}.  Who can rewrite the file that names the
+    user can give himself what was meant for another.
     """
-    for component in components:
-        st = os.lstat(component)
-        link = stat.S_ISLNK(st.st_mode)
-        if link and not links:
-            raise OSError(errno.ELOOP, 'a symbolic link', component)
-        if st.st_uid:
-            yield component, 'user', st.st_uid
-        if link or st.st_mode & stat.S_ISVTX and component != components[-1]:
-            continue                            # only owners can replace it, or what is in it
-        if st.st_mode & 0o002:
-            yield component, 'everyone', None
-        elif st.st_mode & 0o020:
-            if _quietly(lambda: os.getxattr(component, 'system.posix_acl_access')):
-                yield component, 'an access control list', None         # the group bits are its mask
-            elif st.st_gid:
-                yield component, 'group', st.st_gid
+    for option, places in said_in_files(security):
+        chosen = option if is_his(judged, places[-1]) else 'user'
+        place = security.place(chosen)
+        more = beyond.get(option)
+        if more and is_his(judged, place):
+            yield ('%s can be rewritten by the user it names, who could thus give himself %s'
+                   % (located(place, chosen), shown(more)))
 
 
-def _file_writers(name, opened):
-    """The same for a file that was read.  A read-only mount is no excuse: elsewhere the same may be written."""
-    try:
-        way = _walk(name if os.path.isabs(name) else os.path.join(os.getcwd(), name))
-        if opened is None:                      # a directory, or what is not there yet: who could put it there?
-            way = [one for one in way if os.path.lexists(one)]
-        found = list(_writers(way, links=True))
-        return found if opened is None or _identity(way[-1], follow_symlinks=False) == opened else [
-            (name, 'whoever replaced it while it was read', None)]
-    except OSError as e:
-        return [(name, 'someone unknown (%s)' % e.strerror, None)]
+def rewritable(security, judged, allowed):
+    """(option, warning) of each file of the user's own, at the first option it decides."""
+    told = set()
+    for option, places in said_in_files(security):
+        file, _, _ = places[-1]
+        writers = judged.get(file, ())
+        if file in told or not is_his(judged, places[-1]):
+            continue
+        if all(writer.is_one_of(allowed) for writer in writers):
+            told.add(file)
+            yield option, ('%s can be rewritten by the user it names: it may not grant what '
+                           'amounts to root' % printable(file))
 
 
-def _who(kind, number):
-    return kind if number is None else '%s %d' % (kind, number)
-
-
-# ---------------------------------------------------------------------------- State
+# ----------------------------------------------------------------------------- State
+#
+# What a process holds: one type for what a plan must end in, what was read back, what
+# `status` prints and what `audit` compares.  Made once, never changed.
 
 class State:
-    """What a process holds: one type for what a plan must end in, what was read back and what `status` prints.
+    """What a process holds; None is what cannot be seen.
 
-    On Linux: uid and gid (real, effective, saved, filesystem), groups, permitted, effective, inheritable, ambient and
-    bounding (CapSet), securebits, keepcaps, no_new_privs, threads, root (device and inode of the root directory).
-    On SunOS: uid and gid (real, effective, saved), groups, permitted, limit, effective and inheritable (text of
-    priv_set_to_str(3C)), the flags aware, aware_reset, xpolicy and pfexec, zone, root.
-    Of another process, as far as this one may see it: not securebits, keepcaps and zone, but command, root_path and
-    the namespaces user_ns and mnt_ns (device and inode), and whether its current directory is outside of its root.
+    On Linux: uid and gid (real, effective, saved, filesystem), groups, permitted,
+    effective, inheritable, ambient and bounding (CapSet), securebits, keepcaps,
+    no_new_privs, threads, root (device and inode of the root directory).
+    On SunOS: uid and gid (real, effective, saved), groups, permitted, limit, effective and
+    inheritable (sets of privileges), the flags aware, aware_reset, xpolicy, pfexec and
+    pfexec_auth, zone, root.
+    Of another process, as far as this one may see it: not securebits and keepcaps, but
+    command, root_path and the namespaces user_ns and mnt_ns (device and inode), and
+    whether its current directory is outside of its root (cwd_outside).
     warnings: those of the drop.
     """
 
@@ -697,7 +1802,8 @@ class State:
         root: 'Tuple[int, int]'
         warnings: 'Tuple[str, ...]'
 
-        def __getattr__(self, name: str) -> 'Any': ...  # sets and flags: they differ from platform to platform
+        # sets and flags: they differ from platform to platform
+        def __getattr__(self, name: str) -> 'Any': ...
 
     def __init__(self, fields: 'Mapping[str, Any]', warnings: 'Iterable[str]' = ()) -> None:
         self.__dict__.update(fields, warnings=tuple(warnings))
@@ -708,515 +1814,440 @@ class State:
         del fields['warnings']
         return fields
 
+    def seen(self) -> 'Dict[str, Any]':
+        """The fields that are known."""
+        return {name: value for name, value in self.fields().items() if value is not None}
+
     def differences(self, other: 'State') -> 'List[Tuple[str, Any, Any]]':
-        """[(field, in this one, in the other)]; the primary group in the list of groups makes no difference."""
-        mine, others = (dict(state.fields(), groups=set(state.groups) - {state.gid[0]}) for state in (self, other))
-        return [(name, getattr(self, name), getattr(other, name, None)) for name in mine
-                if mine[name] != others.get(name)]
+        """[(field, in this one, in the other)] of what is known of both.
+
+        The primary group in the list of groups makes no difference.
+        """
+        others = other.seen()
+        found = []
+        for name, value in self.seen().items():
+            if name not in others:
+                continue
+            has = others[name]
+            if name == 'groups':
+                same = self.beside_primary() == other.beside_primary()
+            else:
+                same = value == has
+            if not same:
+                found.append((name, value, has))
+        return found
+
+    def beside_primary(self):
+        """The supplementary groups without the primary one."""
+        return set(self.groups) - {self.gid[0]}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, State) and not self.differences(other)
 
     def __str__(self):
-        return '\n'.join('%-12s %s%s' % (name, _show(value), _id_names(name, value))
-                         for name, value in self.fields().items())
+        lines = []
+        for name, value in self.seen().items():
+            lines.append('%-12s %s%s' % (name, shown(value), names_of_ids(name, value)))
+        return '\n'.join(lines)
 
     def as_dict(self) -> 'Dict[str, Any]':
         """For JSON: sets as lists of names."""
-        return _plain(self.fields())
+        return plain(self.seen())
 
 
-def _plain(fields):
-    return {name: list(value) if isinstance(value, (tuple, CapSet)) else value for name, value in fields.items()}
+def changed(state, **fields):
+    """A State like another one, but for these fields."""
+    return State(dict(state.fields(), **fields))
 
 
-def _show(value):
-    if isinstance(value, (set, tuple)):
-        value = ' '.join(map(str, sorted(value) if isinstance(value, set) else value)) or 'none'
-    return _printable(str(value))
+def plain(fields):
+    """The same fields for JSON."""
+    return {name: plain_value(value) for name, value in fields.items()}
 
 
-def _id_names(field, ids):
+def plain_value(value):
+    if isinstance(value, (str, int)) and not isinstance(value, CapSet):
+        return value
+    if value is None:
+        return value
+    return list(value)
+
+
+def names_of_ids(field, ids):
+    """The names of users or groups after their numbers, as far as there are any."""
     if field not in ('uid', 'gid', 'groups'):
         return ''
     import grp
     import pwd
-    entries = [_quietly(pwd.getpwuid if field == 'uid' else grp.getgrgid, number) for number in sorted(set(ids))]
-    names = ' '.join(entry[0] for entry in entries if entry)
-    return names and ' (%s)' % names
-
-
-def state(pid: 'Optional[int]' = None) -> State:
-    """What this process, or process `pid` (its first thread), holds now.  Raises RefusedError."""
-    return State(_refusing(_look, pid)[0])
-
-
-def _identity(file, **where):
-    """Device and inode."""
-    st = os.stat(file, **where)
-    return st.st_dev, st.st_ino
-
-
-def _look(pid):
-    """The fields of a process, or of this one, and [(thread, its fields)] of all of its threads but the first."""
-    if pid is None:
-        return _platform().read(), []
-    try:
-        (_, first), *others = _platform().look(pid)
-        return first, others
-    except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError('there is no process %s, or it has ended, or /proc is not mounted' % pid) from None
-    except (LookupError, ValueError):
-        raise RefusedError('/proc/%d/status is not as proc(5) describes it' % pid) from None
-
-
-def _refusing(call, *args):
-    """call(*args), with what the system does not allow as a RefusedError."""
-    try:
-        return call(*args)
-    except RefusedError:
-        raise
-    except OSError as e:
-        raise RefusedError(_because(e)) from None
-
-
-def _because(e):
-    return '%s: %s' % (e.filename, e.strerror) if e.filename is not None else e.strerror or str(e)
-
-
-# ---------------------------------------------------------------------------- the platforms
-#
-# What a platform does; it raises ValueError and OSError only, and knows nothing of names, files or options.
-#   option, largest_id    the option of the stanza that it applies; the largest user or group id
-#   parse(text)           the fields that the option's text sets; ValueError(message, offset)
-#   powerful(fields)      the names in them that amount to root
-#   read()                the fields of a State
-#   look(pid)             [(thread, its fields)] of a process; of a thread but the first its number and name
-#   around()              fields of this process that one to be audited must have in common with it
-#   names(set)            a set as names
-#   rights(state)         {'user', 'group', 'groups', 'chroot'} that this State gives the right to change
-#   right, denied         what they need, and what else may stand against changing groups
-#   goal(want, exec, no_new_privs)         the fields that a drop must end in, as far as the process does not matter
-#   fit(goal, found, want, exec, whole)    settle the rest, in goal, a State; (refusals, warnings), where what is false
-#                         does not count; whole: root keeps everything
-#   waived                the warning where no_new_privs is not wanted
-#   setgroups, chroot, setgid, setuid      the calls that change the ids
-#   before, after         the steps around them, for (found, goal, whole)
-#   regain(found, goal)   steps that must fail afterwards
-#   hold(), release()     around a drop: tasks, a descriptor that reading back needs
-#   writable()            does descriptor 2 take a line without blocking?
-# A step is (its text, the function, its arguments...); the text shows the arguments: text.format(*arguments).
-
-PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 3, 4, 7, 8         # linux/prctl.h
-PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
-PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47
-PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 1, 2, 4
-SECBIT_NOROOT, SECBIT_NOROOT_LOCKED, SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED = 1, 2, 16, 32   # linux/securebits.h
-SECBIT_NO_CAP_AMBIENT_RAISE = 64
-# chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio sys_chroot sys_ptrace sys_admin
-# sys_boot mknod setfcap mac_override mac_admin perfmon bpf
-ROOT_EQUIVALENT = sum(1 << n for n in (0, 1, 2, 3, 6, 7, 8, 16, 17, 18, 19, 21, 22, 27, 31, 32, 33, 38, 39))
-# cap_copy_ext(3): this, a length n, and n bytes of each set, effective, permitted, inheritable in turn, low bits first
-CAP_EXT_MAGIC = b'\x90\xc2\x01\x51'                                    # libcap's cap_extint.c
-CLONE_VM = 0x100                                                        # linux/sched.h
-POLLOUT = 0x40004               # asm/poll.h: events and revents, in either order of bytes
-IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16                  # asm/unistd.h, linux/io_uring.h
-IO_URING = 'anon_inode:[io_uring]'                                      # its name in /proc
-
-# C functions, of libc and libcap: name, what it returns, what it takes: int, unsigned Int, unsigned Long, Pointer.
-# -1 or NULL raises OSError with errno and the name; of raw_NAME that is for the caller to judge.  raw_prctl is passed
-# numbers made once, and needs half the time.
-FUNCTIONS = ('prctl i iLLLL', 'capget i PP', 'setfsuid I I', 'setfsgid I I', 'poll i PLi', 'raw_prctl i',
-             'raw_syscall i LLLLLLL', 'raw_unshare i i', 'cap_free i P', 'cap_from_text P P', 'cap_to_name P i',
-             'cap_copy_ext i PPL', 'cap_copy_int P P', 'cap_set_proc i P')
+    by_number = pwd.getpwuid if field == 'uid' else grp.getgrgid
+    names = []
+    for number in sorted(set(ids)):
+        entry = found_or_none(by_number, number)
+        if entry is not None:
+            names.append(entry[0])
+    return ' (%s)' % ' '.join(names) if names else ''
 
 
 class CapSet(int):
-    """A capability set: bit n is capability n (capabilities(7)).  Iterates over and prints as the names."""
+    """A capability set: bit n is capability n (capabilities(7)).
+
+    Closed under & | -.  Iterates over the names and prints as them.
+    """
+
+    def __and__(self, other):
+        return CapSet(int(self) & other)
+
+    def __or__(self, other):
+        return CapSet(int(self) | other)
+
+    def __sub__(self, other):
+        return CapSet(int(self) & ~int(other))
+
+    def numbers(self):
+        return [number for number in range(self.bit_length()) if self >> number & 1]
 
     def __iter__(self):
-        return (_platform().name(n) for n in range(self.bit_length()) if self >> n & 1)
+        return map(this_platform().name_of, self.numbers())
 
     def __str__(self):
-        missing = CapSet(_platform().every & ~self)
-        return ' '.join(self) or 'none' if bin(missing).count('1') > 16 else ' but '.join(
-            filter(None, ['all', ' '.join(missing)]))
+        missing = this_platform().every - self
+        if len(missing.numbers()) > 16:
+            return ' '.join(self) or 'none'
+        if missing:
+            return 'all but ' + ' '.join(missing)
+        return 'all'
 
 
-CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = (CapSet(1 << n) for n in (6, 7, 8, 18))      # linux/capability.h
+def capability(number):
+    return CapSet(1 << number)
 
 
-def _contents(path):
-    fd = os.open(path, os.O_RDONLY)         # open() costs four times as much
+NO_CAPABILITIES = CapSet()
+
+
+# ---------------------------------------------------------------- capability text -> sets
+#
+# The language of cap_from_text(3):
+#
+#   text   = { clause }                                     with blanks between them
+#   clause = names "=" { flag } { change }                  these flags and no others
+#          | names change { change }                        these flags too, or no longer
+#          | "=" { flag }                                   all of them, as if all were named
+#   change = ( "+" | "-" ) flag { flag }
+#   names  = name { "," name }                              `all` forgets those before it
+#   name   = "all" | NAME | NUMBER                          in capital letters too
+#   NUMBER = decimal, octal after 0, hexadecimal after 0x: 0 to 63
+#   flag   = "e" effective | "i" inheritable | "p" permitted
+
+NAMES = tuple('cap_' + name for name in (                   # linux/capability.h, by number
+    'chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap '
+    'linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner '
+    'sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice '
+    'sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap '
+    'mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf '
+    'checkpoint_restore').split())
+NUMBER_OF = {name: number for number, name in enumerate(NAMES)}
+
+ROOT_EQUIVALENT = sum(1 << NUMBER_OF['cap_' + name] for name in (
+    'chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio '
+    'sys_chroot sys_ptrace sys_admin sys_boot mknod setfcap mac_override mac_admin perfmon '
+    'bpf').split())
+
+OPERATORS = '=+-'
+FLAGS = 'eip'
+DIGITS = '0123456789abcdef'
+IN_NAME = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_'
+IN_TEXT = IN_NAME + ',' + OPERATORS + BLANKS
+TAKE_AWAY = '~!-'                                           # here, or with others
+QUOTES = '\'"`'
+
+
+def read_capabilities(text, every, number_of=NUMBER_OF):
+    """(permitted, effective, inheritable), each with bit n for capability n.
+
+    every: what `all` is, to be all that this kernel has.  (For libcap up to 2.27 it is 64
+    bits, and no kernel takes those.)  number_of: the names that count, in small letters.
+    ValueError(message, offset): the message may hold text of the user's, also a %.
+    Whether the kernel has what is named is for the caller to judge.
+    """
+    reader = CapabilityText(text, every, number_of)
     try:
-        return b''.join(iter(lambda: os.read(fd, 65536), b'')).decode('utf-8', 'replace').strip()
-    finally:
-        os.close(fd)
+        reader.read()
+    except Fault as fault:
+        offset, reason, advice = fault.args
+        remedy = proposal(text, number_of) or advice
+        raise ValueError('%s: %s' % (reason, remedy), offset) from None
+    return reader.holders['p'], reader.holders['e'], reader.holders['i']
 
 
-class Linux:
-    """Capabilities: capabilities(7), prctl(2), capget(2), cap_from_text(3), cap_get_proc(3)."""
+class Fault(Exception):
+    """(offset, reason, advice): what cannot be, and what to do if no text can be proposed."""
 
-    option = 'capabilities'
-    largest_id = 4294967294             # 4294967295 is -1, "leave unchanged": setresuid(2)
-    right = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID, 'chroot': CAP_SYS_CHROOT}
-    denied = ', or /proc/self/setgroups says deny'      # user_namespaces(7)
-    waived = 'no_new_privs is waived: setuid and file-capability programs can raise privileges'
-    tasks = None
 
-    def __init__(self):
-        try:
-            # What ctypes is made of: the rest of it takes longer to import than a drop takes.
-            from _ctypes import (CFuncPtr, FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, _SimpleCData,
-                                 dlopen, dlsym, get_errno)
-            # By soname: find_library runs programs as root.  What libcap needs, the C library, is searched as well.
-            library = dlopen('libcap.so.2', 0)
-        except ImportError as e:
-            raise OSError(errno.ENOSYS, 'this Python cannot load the C library: %s' % e) from None
-        except OSError as e:
-            raise OSError(errno.ENOENT, 'libcap.so.2 cannot be loaded: install it (Debian: libcap2, Fedora: libcap, '
-                          'Alpine: libcap2 or libcap, Buildroot: BR2_PACKAGE_LIBCAP) (%s)' % e) from None
-        kinds = {code: type(code, (_SimpleCData,), {'_type_': code}) for code in 'iILzP'}
-        function_type = type('Function', (CFuncPtr,), {         # PYTHONAPI: no other thread runs during a call
-            '_flags_': FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO | FUNCFLAG_PYTHONAPI})
-        self.errno = get_errno
+class CapabilityText:
+    """A text and how far it is read.  A method a rule of the grammar."""
+    __slots__ = 'text', 'at', 'every', 'number_of', 'holders'
 
-        def check(result, function, args):
-            if result in (None, -1):                            # the result first: errno may be stale
-                raise OSError(get_errno(), os.strerror(get_errno()), function.name)
-            return result
-
-        for row in FUNCTIONS:
-            attribute, result, *args = row.split()
-            name = attribute.replace('raw_', '')
-            try:
-                function = function_type(dlsym(library, name))
-            except OSError:
-                raise OSError(errno.ENOSYS, 'the C library, or libcap, has no %s' % name) from None
-            function.restype, function.name = kinds[result], name
-            function.argtypes = [kinds[code] for code in ''.join(args)]
-            if name == attribute:
-                function.errcheck = check
-            setattr(self, attribute, function)
-        self.setgroups, self.chroot, self.text, self.words = os.setgroups, os.chroot, kinds['z'], kinds['I'] * 16
-        self.numbers = list(map(kinds['L'], range(65)))
-        count = 65 - list(map(self.raw_prctl, [PR_CAPBSET_READ] * 65, self.numbers)).count(-1)
-        del self.numbers[count:64]
-        self.bits([PR_CAPBSET_READ] * 65, self.numbers)
-        self.every = CapSet(2 ** count - 1)
-
-    def setgid(self, gid):
-        return 'setresgid({}, {}, {})', os.setresgid, gid, gid, gid
-
-    def setuid(self, uid):
-        return 'setresuid({}, {}, {})', os.setresuid, uid, uid, uid
-
-    def writable(self):
-        pollfd = self.words(2, POLLOUT)
-        return self.poll(pollfd, 1, 0) and pollfd[1] == POLLOUT
-
-    # sets: effective, permitted, inheritable
-
-    def name(self, n):
-        pointer = self.cap_to_name(n)
-        name = self.text(pointer).value.decode()
-        self.cap_free(pointer)
-        return name
-
-    def set_step(self, *sets):
-        """The step that makes these the process's sets; its cap_t is kept for as long as the process lives."""
-        rows = zip(*(mask.to_bytes(8, 'little') for mask in sets))
-        cap = self.cap_copy_int(CAP_EXT_MAGIC + b'\x08' + b''.join(map(bytes, rows)))
-        return ('cap_set_proc: permitted {1}; effective {0}; inheritable {2}', lambda *_: self.cap_set_proc(cap), *sets)
-
-    def parse(self, text):
-        cap = _quietly(self.cap_from_text, text.encode('ascii'))
-        if cap is None:
-            offset = 0
-            for clause in text.split():
-                offset = text.index(clause, offset)
-                if not self.takes(clause):
-                    raise ValueError(self.meant(clause), offset)
-                offset += len(clause)
-            raise ValueError('cap_from_text(3) does not take it', 0)
-        buffer = self.words()
-        size = self.cap_copy_ext(buffer, cap, 64)
-        self.cap_free(cap)
-        raw = bytes(buffer)
-        if raw[:4] != CAP_EXT_MAGIC or size != 5 + 3 * raw[4]:
-            raise _untrue('this libcap writes sets in another form', 'cap_copy_ext')
-        effective, permitted, inheritable = (CapSet(int.from_bytes(raw[i::3], 'little')) for i in (5, 6, 7))
-        unknown = CapSet((permitted | effective | inheritable) & ~self.every)
-        if unknown:
-            last = self.every.bit_length() - 1
-            raise ValueError('this kernel has no capability %s; its last is %d, %s' % (
-                ' '.join(unknown), last, self.name(last)), 0)
-        if effective & ~permitted:
-            raise ValueError('%s cannot be effective without being permitted: add p' % CapSet(
-                effective & ~permitted), 0)
-        return {'permitted': permitted, 'effective': effective, 'inheritable': inheritable}
-
-    def takes(self, text):
-        cap = _quietly(self.cap_from_text, text.encode('ascii'))
-        return cap is not None and self.cap_free(cap) == 0
-
-    def meant(self, clause):
-        """What is wrong with a clause that cap_from_text refuses."""
-        known = list(self.every)
-        head = clause.lower().replace('+', '=').replace('-', '=').partition('=')[0]
-        flags = clause[len(head):].lower()
-        names = [word if word == 'all' or word.startswith('cap_') else 'cap_' + word
-                 for word in head.split(',') if word]
-        guess = (','.join(_nearest(word, known) or word for word in names) or 'cap_...') + (flags or '+ep')
-        return '"%s" is not a clause of cap_from_text(3)%s%s' % (
-            clause, '' if flags else ': it has no flags, such as +ep',
-            ' (did you mean "%s"?)' % guess if self.takes(guess) or not names else '')
-
-    def powerful(self, fields):
-        return CapSet((fields['permitted'] | fields['inheritable']) & ROOT_EQUIVALENT)
-
-    # reading
-
-    def threads(self):
-        """How many threads there are: the largest answer of those that can tell, 0 if none can.  What shares the memory
-        counts, be it no thread: unshare(CLONE_VM) fails for both, and otherwise does nothing."""
-        told = 1 if self.raw_unshare(CLONE_VM) == 0 else 2 if self.errno() == errno.EINVAL else 0       # unshare(2)
-        links = _quietly(os.stat, '/proc/self/task' if self.tasks is None else self.tasks)
-        return max(told, links.st_nlink - 2 if links else 0)    # . and .. and one directory a task
-
-    def bits(self, *columns):
-        """The set that prctl tells, asked for each bit and last for 64, which is no capability anywhere; columns: its
-        arguments.  None where the kernel has no such set."""
-        *bits, beyond = map(self.raw_prctl, *columns)
-        if beyond == -1 and self.errno() == errno.EINVAL:
-            if bits and set(bits) <= {0, 1}:
-                return CapSet(sum(map(int.__lshift__, bits, range(64))))
-            if set(bits) == {-1}:
-                return None
-        raise _untrue('does not answer as the kernel does (%s)' % os.strerror(self.errno()), 'prctl')
+    def __init__(self, text, every, number_of):
+        self.text = text + ' '                              # a blank ends every clause
+        self.at = 0
+        self.every = every
+        self.number_of = number_of
+        self.holders = dict.fromkeys(FLAGS, 0)              # flag: the capabilities with it
 
     def read(self):
-        data = self.words(*[0xa5a5a5a5] * 6)    # a call that lies leaves it so; low words of three sets, then high ones
-        self.capget(self.words(0x20080522), data)       # _LINUX_CAPABILITY_VERSION_3; 0, this thread
-        effective, permitted, inheritable = (CapSet(data[i] | data[i + 3] << 32) for i in range(3))
-        if (effective | permitted | inheritable) & ~self.every:
-            raise _untrue('did not fill its buffer', 'capget')
-        get = lambda option: self.raw_prctl(option, *self.numbers[:1] * 4)
-        zeros, is_set = ([self.numbers[n]] * 65 for n in (0, PR_CAP_AMBIENT_IS_SET))
-        bounding = self.bits([PR_CAPBSET_READ] * 65, self.numbers)
-        ambient = self.bits([PR_CAP_AMBIENT] * 65, is_set, self.numbers, zeros, zeros)
-        self.has_ambient = ambient is not None          # Linux 4.3
-        state = {
-            'uid': os.getresuid() + (self.setfsuid(-1),), 'gid': os.getresgid() + (self.setfsgid(-1),),
-            'groups': tuple(sorted(set(os.getgroups()))), 'permitted': permitted, 'effective': effective,
-            'inheritable': inheritable, 'ambient': ambient or CapSet(), 'bounding': bounding,
-            'securebits': get(PR_GET_SECUREBITS), 'keepcaps': get(PR_GET_KEEPCAPS),
-            'no_new_privs': get(PR_GET_NO_NEW_PRIVS), 'threads': self.threads(), 'root': _identity('/')}
-        for name, value in state.items():
-            if value in (None, -1):
-                raise OSError(errno.ENOSYS, 'this kernel has no %s, which capdrop needs' % name)
-        return state
+        strange = self.text.lstrip(IN_TEXT)
+        if strange:
+            raise strange_character(len(self.text) - len(strange), strange[0])
+        self.take(BLANKS)
+        while self.at < len(self.text):
+            self.clause()
+            self.take(BLANKS)
 
-    names = set
+    def next(self):
+        return self.text[self.at]
 
-    def around(self):
-        return self.places(None, '/proc/self/')
+    def take(self, characters):
+        """What stands here of these characters; reading goes on behind it."""
+        behind = self.text[self.at:].lstrip(characters)
+        taken = self.text[self.at:len(self.text) - len(behind)]
+        self.at += len(taken)
+        return taken
 
-    def look(self, pid):
-        tasks = os.open('/proc/%d/task' % pid, os.O_DIRECTORY)      # also if the number goes to another
-        known = {}
-        try:
-            for _ in range(200):                # until every thread that is listed can be read: one might hide
-                found = {number: self.task(tasks, number, known) for number in sorted(
-                    map(int, os.listdir(tasks)), key=lambda number: (number != pid, number))}
-                if os.fstat(tasks).st_nlink - 2 == len(found) and None not in found.values() and (
-                        {} not in found.values() or set(found) == set(map(int, os.listdir(tasks)))):
-                    break                       # a zombie may have left its rights to one that was not listed yet
-            else:
-                raise OSError(errno.EAGAIN, 'starts and ends threads too fast to look at them', 'process %d' % pid)
-        finally:
-            os.close(tasks)
-        alive = [('%d (%s)' % (number, _printable(fields['command'])), fields)
-                 for number, fields in found.items() if fields]
-        if not alive:
-            raise ProcessLookupError
-        return alive
+    def clause(self):
+        start = self.at
+        those = self.every
+        if self.next() not in OPERATORS:
+            those = self.names()
+        names = self.text[start:self.at]
+        if self.next() == '=':
+            self.change(those)
+        elif self.next() in BLANKS:
+            raise Fault(start, '"%.60s" has no flags behind it' % names,
+                        'write which, such as +ep')
+        while self.next() not in BLANKS:
+            if not names:
+                raise Fault(self.at, '"%s" has no names before it' % self.next(),
+                            'write what to keep, such as "cap_net_raw+ep"; '
+                            'what is not named is given up')
+            if self.next() == '=':
+                raise Fault(self.at, '"=" may only stand directly behind the names',
+                            'begin another clause, after a blank')
+            self.change(those)
 
-    def task(self, tasks, number, known):
-        """From proc(5): a thread's fields, none of a zombie, None if it has ended; not securebits and keepcaps."""
-        try:
-            with open(os.open('%d/status' % number, os.O_RDONLY, dir_fd=tasks), 'rb') as file:
-                lines = dict(line.decode('utf-8', 'backslashreplace').rstrip('\n').split(':\t', 1)
-                             for line in file if b':\t' in line)
-            if lines['State'][0] in 'ZX':
-                return {}
-            fields = {name: tuple(map(int, lines[name.capitalize()].split())) for name in ('uid', 'gid', 'groups')}
-            fields['groups'] = known.setdefault(fields['groups'], fields['groups'])     # there may be 65536 of them
-            for name, key in dict(permitted='CapPrm', effective='CapEff', inheritable='CapInh', ambient='CapAmb',
-                                  bounding='CapBnd', no_new_privs='NoNewPrivs', threads='Threads').items():
-                if key in lines:                # older kernels do not tell them all
-                    fields[name] = CapSet(lines[key], 16) if key.startswith('Cap') else int(lines[key])
-            return dict(fields, command=lines['Name'], **self.places(tasks, '%d/' % number))
-        except (FileNotFoundError, ProcessLookupError):
-            return None
+    def change(self, those):
+        sign = self.next()
+        self.at += len(sign)
+        flags = self.flags()
+        taken = {'=': FLAGS, '+': '', '-': flags}[sign]
+        given = {'=': flags, '+': flags, '-': ''}[sign]
+        if not taken + given:
+            raise Fault(self.at - len(sign), '"%s" has no flags behind it' % sign,
+                        'write which of e, i and p')
+        for flag in taken:
+            self.holders[flag] &= ~those
+        for flag in given:
+            self.holders[flag] |= those
 
-    @staticmethod
-    def places(directory, where):
-        """The root directory and the namespaces, if the kernel has them; they need the right to trace the process."""
-        found = {}
-        try:
-            for name, link in ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'), ('root', 'root'):
-                try:
-                    found[name] = _identity(where + link, dir_fd=directory)
-                except FileNotFoundError:
-                    pass                        # no such namespaces; without a root directory the next call fails, too
-            root = os.readlink((where + 'root').encode(), dir_fd=directory)
-            found['root_path'] = root.decode('utf-8', 'backslashreplace')
-            here = os.open(where + 'cwd', os.O_PATH, dir_fd=directory)      # it may change meanwhile
-            try:
-                above, path = (text.rstrip(b'/') + b'/' for text in (root, os.readlink(b'/proc/self/fd/%d' % here)))
-                up = './' + '../' * path[len(above):].count(b'/')   # there the root has to be, nothing mounted over it
-                found['cwd_outside'] = int(not (path.startswith(above) and _identity(up, dir_fd=here) == found['root']))
-            except OSError as e:
-                if e.errno != errno.ENAMETOOLONG:
-                    raise
-                found['cwd_outside'] = 1        # deeper than can be told
-            finally:
-                os.close(here)
-        except PermissionError:
-            os.stat(where + 'status', dir_fd=directory)         # or it has ended: that looks the same
-        return found
+    def flags(self):
+        flags = self.take(FLAGS)
+        if self.next() not in OPERATORS + BLANKS:
+            at = self.at
+            word = self.take(IN_NAME) or self.next()
+            raise Fault(at, '"%.60s" is not a flag, and only a blank ends a clause' % word,
+                        'flags are e (effective), i (inheritable) and p (permitted)')
+        return flags
 
-    # the goal, and whether this process can reach it
+    def names(self):
+        those = self.name(0)
+        while self.next() == ',':
+            self.at += len(',')
+            those = self.name(those)
+        return those
 
-    def rights(self, state):
-        return {what for what, cap in self.right.items()
-                if state.permitted & cap and not (what == 'groups' and self.deny)}
-
-    def goal(self, want, exec, no_new_privs):
-        goal = dict(want or dict.fromkeys(('permitted', 'effective', 'inheritable'), CapSet()), keepcaps=0)
-        goal['ambient'] = goal['permitted'] if exec else CapSet()
-        goal['inheritable'] = CapSet(goal['inheritable'] | goal['ambient'])
-        if no_new_privs:
-            goal.update(no_new_privs=1, bounding=CapSet(goal['permitted'] | goal['inheritable']))
-        return goal
-
-    def fit(self, goal, found, want, exec, whole):
-        root = 0 in goal.uid
-        setpcap = found.permitted & CAP_SETPCAP
-        kept = CapSet(found.bounding & goal.bounding)
-        goal.bounding = kept if setpcap else found.bounding
-        warnings = [
-            goal.bounding != kept and
-            'the bounding set stays as it is, without cap_setpcap; no_new_privs holds all the same',
-            self.tasks is None and 'io_uring descriptors cannot be looked for: /proc is not mounted',
-        ]
-        threads = found.threads != 1 and self.several(found.threads)
-        if whole:
-            return [threads], warnings
-        goal.securebits = found.securebits & ~SECBIT_KEEP_CAPS | root * (SECBIT_NOROOT | SECBIT_NOROOT_LOCKED)
-        ambient = goal.ambient
-        missing = CapSet(goal.permitted & ~found.permitted)
-        unbound = CapSet(missing & ~found.bounding)
-        beyond = CapSet(goal.inheritable & ~missing & ~found.inheritable & ~(found.bounding & found.permitted))
-        passive = CapSet(ambient & ~goal.effective)
-        return [
-            threads,
-            [n for n in range(16)
-             if self.raw_syscall(IO_URING_ENTER, n, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0) == 0 or
-             self.errno() == errno.EBADFD] and          # one that is not enabled yet
-            'an io_uring is registered without a descriptor: its requests keep the rights of now',
-            not exec and IO_URING in (_quietly(_contents, '/proc/self/maps') or '') and       # exec ends it
-            'an io_uring is mapped without a descriptor: its requests keep the rights of now: unmap it',
-            missing and '%s: not in this process\'s permitted set%s' % (
-                missing, '; its bounding set lacks %s: the container or VM was started without it' % unbound
-                if unbound else '; start it as root, or with this capability'),
-            beyond and '%s: not in the bounding set, so cannot be made inheritable' % beyond,
-            passive and '%s: permitted but not effective, which cannot survive exec; write +ep' % passive,
-            ambient and not self.has_ambient and
-            'this kernel has no ambient capabilities: the command could not keep any',
-            ambient & ~found.ambient and found.securebits & SECBIT_NO_CAP_AMBIENT_RAISE and
-            'SECBIT_NO_CAP_AMBIENT_RAISE is set: the command could not keep %s' % ambient,
-            found.securebits & SECBIT_KEEP_CAPS_LOCKED and (found.keepcaps or self.keep(found, goal)) and
-            'SECBIT_KEEP_CAPS is locked, and the plan has to change it',
-            root and goal.securebits & ~found.securebits and
-            (not setpcap or found.securebits & SECBIT_NOROOT_LOCKED) and
-            'user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, and so cap_setpcap',
-        ], warnings
-
-    def several(self, count):
-        tasks = sorted(_quietly(os.listdir, '/proc/self/task') or (), key=int)
-        if count and len(tasks) == 1:
-            return 'another process shares the memory of this one (CLONE_VM) and would keep its rights: end it'
-        names = ['%s %s' % (task, _quietly(_contents, '/proc/self/task/%s/comm' % task)) for task in tasks]
-        return ('more than one thread (%s): capabilities are per thread and the others would keep theirs; drop before '
-                'starting threads' % (_printable(', '.join(names)) or 'no /proc to list them') if count else
-                'cannot tell whether this process has one thread: unshare(2) is blocked and /proc is not mounted')
-
-    @staticmethod
-    def keep(found, goal):
-        """Must capabilities be kept over the change of user?"""
-        return (goal.permitted | goal.inheritable) and 0 not in goal.uid and 0 in found.uid
-
-    # steps
-
-    def before(self, found, goal, whole):
-        needed = found.permitted & (CAP_SETUID | CAP_SETGID | CAP_SETPCAP | CAP_SYS_CHROOT)
-        drops = CapSet(found.bounding & ~goal.bounding)
-        raised = needed & ~found.effective and self.set_step(
-            CapSet(found.effective | needed), found.permitted, found.inheritable)
-        return [raised] if whole else [
-            raised,
-            self.has_ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)', self.prctl,
-                                  PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
-            self.keep(found, goal) and ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 1, 0, 0, 0),
-            drops and ('prctl(PR_CAPBSET_DROP, each of {0})', self.each, drops, PR_CAPBSET_DROP),
-            goal.securebits & ~found.securebits and ('prctl(PR_SET_SECUREBITS, {1:#x})', self.prctl,
-                                                        PR_SET_SECUREBITS, goal.securebits, 0, 0, 0),
-            0 in goal.uid and ('prctl(PR_SET_DUMPABLE, 0)', self.undump),
-        ]
-
-    def after(self, found, goal, whole):
-        last = self.set_step(goal.effective, goal.permitted, goal.inheritable)
-        ambient = goal.ambient
-        return [last] if whole else [
-            (found.keepcaps or self.keep(found, goal)) and
-            ('prctl(PR_SET_KEEPCAPS, {1})', self.prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0),
-            last,
-            ambient and ('prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, each of {0})', self.each, ambient,
-                         PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_RAISE]),
-            goal.no_new_privs and ('prctl(PR_SET_NO_NEW_PRIVS, {1})', self.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-        ]
-
-    def each(self, bits, *args):
-        zeros = self.numbers[:1] * (4 - len(args))
-        for n in self.numbers[:-1]:
-            if bits >> n.value & 1 and self.raw_prctl(*args, n, *zeros):
-                raise OSError(self.errno(), os.strerror(self.errno()), 'prctl')
-
-    def undump(self):
-        self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-        if self.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0):     # not of a State: every change of ids resets it
-            raise _untrue('the process is still dumpable', 'prctl')
-
-    def regain(self, found, goal):
-        return [found.permitted & ~goal.permitted and self.set_step(found.permitted, found.permitted, CapSet())]
-
-    def hold(self):
-        self.deny = _quietly(_contents, '/proc/self/setgroups') == 'deny'       # user_namespaces(7)
-        for _ in range(100):                    # a thread that was joined lives on for a moment in the kernel
-            if self.threads() <= 1:
-                break
-            time.sleep(0.002)
-        self.tasks = _quietly(os.open, '/proc/self/task', os.O_RDONLY | os.O_DIRECTORY)
-
-    def release(self):
-        tasks, self.tasks = self.tasks, None
-        _close(tasks)
+    def name(self, before):
+        """The capabilities of a list up to this name."""
+        at = self.at
+        word = self.take(IN_NAME)
+        if not word:
+            comma = self.text.rindex(',', 0, at + 1)        # the one here, or just before
+            raise Fault(comma, '"," may only stand between two names, without blanks',
+                        'leave it out')
+        if word.lower() == 'all':
+            return self.every
+        number = self.number_of.get(word.lower())
+        if number is None:
+            number = number_written(word)
+        if number is None:
+            raise unknown_name(at, word, self.number_of)
+        return before | 1 << number
 
 
-def _solaris():
-    """The platform of SunOS, from the file beside this one, wherever the two were copied to."""
+def number_written(word):
+    """0 to 63, as strtoul(3) reads it; else None."""
+    digits, base = word.lower(), 10
+    if digits.startswith('0x'):
+        digits, base = digits[len('0x'):], 16
+    elif digits.startswith('0'):
+        base = 8
+    if not digits or digits.strip(DIGITS[:base]):
+        return None
+    digits = digits.lstrip('0') or '0'
+    number = int(digits[:3], base)                          # three digits are too large
+    return number if number < 64 else None
+
+
+# What is said of other texts.  Nothing is guessed where something is taken away: who
+# follows a wrong guess there keeps what he meant to give up.
+
+def strange_character(at, mark):
+    if mark in TAKE_AWAY:
+        return Fault(at, '"%s" means "all but" elsewhere, and nothing here' % mark,
+                     'name what to keep; what is not named is given up')
+    if mark in QUOTES:
+        return Fault(at, 'a quotation mark cannot stand in the text', 'leave it out')
+    return Fault(at, '"%s" cannot stand in the text' % ascii(mark)[1:-1],
+                 'a clause is written like "cap_net_raw,cap_kill+ep"')
+
+
+def unknown_name(at, word, number_of):
+    if word[0].isdigit():
+        return Fault(at, '"%.60s" is not a number from 0 to 63' % word,
+                     'octal ones begin with 0, hexadecimal ones with 0x')
+    for name in NAMES:
+        if bare(name) == bare(word) and name not in number_of:
+            return Fault(at, 'this libcap does not know %s by name' % name,
+                         'write %d' % NUMBER_OF[name])
+    return Fault(at, '"%.60s" is not a capability' % word, 'capabilities(7) lists them; '
+                 'write a newer one as its number, and "" to keep none')
+
+
+def proposal(text, number_of):
+    """The text that was probably meant, in words; '' where nobody can know."""
+    too_long = len(text) > 400                              # for a message
+    if too_long or any(mark in text for mark in TAKE_AWAY):
+        return ''
+    for alike, words in (str.__eq__, 'write "%s"'), (nearly, 'did you mean "%s"?'):
+        meant = respelt(text, alike, number_of)
+        if is_proper(meant, number_of):
+            return words % meant
+    return ''
+
+
+def is_proper(text, number_of):
+    try:
+        CapabilityText(text, 0, number_of).read()
+    except Fault:
+        return False
+    return ' =' not in ' ' + text                           # it may have lost its names
+
+
+def respelt(text, alike, number_of):
+    """The text, if commas are blanks, blanks may surround signs, and +ep needs no saying.
+
+    Names without flags are kept as those after them are.
+    """
+    text = text.lower().strip(QUOTES + BLANKS)
+    for mark in ',;|':
+        text = text.replace(mark, ' ')
+    for sign in '=+':
+        text = sign.join(part.strip(BLANKS) for part in text.split(sign))
+    for twice in '+=', '++', '==':
+        text = text.replace(twice, twice[0])
+    clauses = []
+    names = []
+    for word in text.split():
+        flags = word.lstrip(IN_NAME)
+        name = word[:len(word) - len(flags)]
+        names.append(spelt(name, alike, number_of))
+        if flags:
+            clauses.append(','.join(names) + flags)
+            names = []
+    if names:
+        clauses.append(','.join(names) + '+ep')
+    return ' '.join(clauses)
+
+
+def spelt(word, alike, number_of):
+    """The only name that is alike; else the word as it is."""
+    names = [name for name in number_of if alike(bare(word), bare(name))]
+    if len(names) == 1:
+        return names[0]
+    return word
+
+
+def bare(name):
+    """What tells names apart: all begin with cap_, and few remember each _."""
+    letters = name.lower().replace('_', '')
+    if letters.startswith('cap'):
+        return letters[len('cap'):]
+    return letters
+
+
+def nearly(written, name):
+    """Is that the name but for one slip?  In three letters it makes another word."""
+    same = len(os.path.commonprefix([written, name]))
+    wrong = written[same:]
+    right = name[same:]
+    one_is_wrong = wrong[1:] == right[1:]
+    one_too_much = wrong[1:] == right
+    one_is_missing = wrong == right[1:]
+    two_are_swapped = wrong[:2] == right[:2][::-1] and wrong[2:] == right[2:]
+    a_slip = one_is_wrong or one_too_much or one_is_missing or two_are_swapped
+    return len(name) > 3 and a_slip
+
+
+# ------------------------------------------------------------------------- the platform
+#
+# A platform is created once and keeps nothing of one drop.  Linux is below; the other one
+# is solaris_priv.py.  They raise ValueError and OSError only, and what they do is this:
+#
+#   option, largest_id     the option of the stanza that it applies; the largest id
+#   fields                 the names of the fields of a State, in order
+#   waived                 the warning where no_new_privs is not wanted
+#   reads_with             what reads and applies the option's text
+#   parse(text)            the sets of a text: {name: set}; ValueError(message, offset)
+#   names(set)             the names in a set
+#   powerful(sets)         the names in them that amount to root
+#   read(tasks)            the fields of this process, by system calls alone
+#   look(pid)              [(thread, its fields)] of a process; of a thread but the first
+#                          its number and name
+#   around()               fields of this process that one to be audited has in common
+#   elsewhere(fields, around)  why a process has a root directory of its own, or ''
+#   audit_refusal(), hint(audit)   what is said where a process cannot be judged from here
+#   not_there, roots_own   words of the system: of a process that cannot be found, of what
+#                          uid 0 owns without any right
+#   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
+#   wait_for_one_thread()  has this process one?
+#   unshare(), unshare_text    what stands before the look in a drop, and its text
+#   may_set_groups(found)  False where something besides rights is in the way
+#   rights(state, may_set_groups)   what it may change: a set of the names in ALL_RIGHTS
+#   lacks(right, found)    why something cannot be changed
+#   goal(sets, held, rights, exec, no_new_privs)   {field: value} to end in: of `held`, a
+#                          State that has the ids to end in already
+#   goal_of_root(held)     the same for root that keeps everything
+#   may_lack, unlimited(fields)   the sets that no drop can make larger, and the fields as if
+#                          they had been full before
+#   most_groups()          how many supplementary groups the system takes
+#   cleared_by_exec        fields of a State that execve(2) clears
+#   set_groups, change_root, set_gid, set_uid      rows for the steps in the middle
+#   before, after          generators of rows: the steps around them, of a Case
+#   regain                 a generator of rows that must fail afterwards, of a Case
+#   checks, warnings       what stands against it, and what is worth a line: functions of
+#                          a Case that yield sentences
+#   doubts                 those of the checks that need no process
+#   has_access_list(path)  may others write it than the mode says?
+#   unmapped_owners()      ids that owners seem to have whom this system does not know
+#   takes_a_line()         does descriptor 2 take a line without blocking?
+#
+# A row is (its text, the function, its arguments...).
+
+ALL_RIGHTS = frozenset(['user', 'group', 'groups', 'chroot', 'setpcap'])
+IDENTITY_RIGHTS = ALL_RIGHTS - {'setpcap'}
+
+
+def make_solaris():
+    """From the file beside this one, wherever the two were copied to."""
     from importlib.util import module_from_spec, spec_from_file_location
     path = os.path.abspath(os.path.join(__file__, '..', 'solaris_priv.py'))
     if not os.path.exists(path):
@@ -1227,584 +2258,2701 @@ def _solaris():
     return module.Solaris()
 
 
-PLATFORMS = {'linux': Linux, 'sunos5': _solaris}
-_loaded = []
+class Library:
+    """A shared library, and how its functions are declared."""
+
+    def __init__(self, soname):
+        """By soname: find_library runs programs as root.  None is the C library."""
+        try:
+            import ctypes
+        except (ImportError, MemoryError) as error:     # memory protection: 3.6 and 3.7
+            raise OSError(errno.ENOSYS, 'this Python cannot call the C library: %s (Debian: '
+                          'install libpython3-stdlib)' % error) from None
+        self.ctypes = ctypes
+        self.library = ctypes.CDLL(soname, use_errno=True)
+
+    def raw(self, name, result, *arguments):
+        """A C function whose answer the caller judges."""
+        try:
+            function = self.library[name]               # a new one each time
+        except AttributeError:
+            raise OSError(errno.ENOSYS, 'the system has no such function', name) from None
+        function.restype = result
+        if arguments:
+            function.argtypes = arguments
+        return function
+
+    def checked(self, name, result, *arguments):
+        """One whose answer -1 or NULL raises OSError, with errno and the name."""
+        function = self.raw(name, result, *arguments)
+
+        def check(answer, _, __):
+            if answer in (None, -1):                    # the answer first: errno may be stale
+                raise self.error(name)
+            return answer
+        function.errcheck = check
+        return function
+
+    def error(self, name):
+        number = self.ctypes.get_errno()
+        return OSError(number, os.strerror(number), name)
 
 
-def _platform():
-    if not _loaded:
-        if sys.platform not in PLATFORMS:
-            raise RefusedError('capdrop drops on Linux and SunOS, not on %s' % sys.platform)
-        _loaded.append(_refusing(PLATFORMS[sys.platform]))
-    return _loaded[0]
+class Libcap:
+    """libcap.so.2, where it can be loaded: cap_from_text(3), cap_set_proc(3)."""
+
+    def __init__(self):
+        libcap = Library('libcap.so.2')
+        ctypes = libcap.ctypes
+        c_int, text, pointer = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
+        self.cap_init = libcap.checked('cap_init', pointer)
+        self.cap_free = libcap.checked('cap_free', c_int, pointer)
+        self.cap_clear = libcap.checked('cap_clear', c_int, pointer)
+        self.cap_set_flag = libcap.checked(
+            'cap_set_flag', c_int, pointer, c_int, c_int, pointer, c_int)
+        self.cap_compare = libcap.checked('cap_compare', c_int, pointer, pointer)
+        self.cap_set_proc = libcap.checked('cap_set_proc', c_int, pointer)
+        self.raw_from_text = libcap.raw('cap_from_text', pointer, text)
+        self.raw_to_name = libcap.raw('cap_to_name', pointer, c_int)
+        self.values = c_int * 64                        # cap_value_t
+        self.string_at = ctypes.string_at
+        self.filled = self.cap_init()       # filled anew for each use; never freed
+
+    def fill(self, sets):
+        """A cap_t with these sets.  Nothing is allocated: this is done in a drop, too."""
+        self.cap_clear(self.filled)
+        for flag in CAP_EFFECTIVE, CAP_PERMITTED, CAP_INHERITABLE:
+            numbers = sets[flag].numbers()
+            if numbers:
+                values = self.values(*numbers)
+                self.cap_set_flag(self.filled, flag, len(numbers), values, CAP_SET)
+        return self.filled
+
+    def apply(self, sets):
+        self.cap_set_proc(self.fill(sets))
+
+    def name_of(self, number):
+        pointer = self.raw_to_name(number)
+        if pointer is None:
+            return str(number)
+        name = self.string_at(pointer).decode()
+        self.cap_free(pointer)
+        return name
+
+    def refuses(self, text):
+        cap = self.raw_from_text(text.encode('ascii'))
+        if cap is not None:
+            self.cap_free(cap)
+        return cap is None
+
+    def agrees(self, text, every_sets):
+        """Does it read one of these sets out of the text, too?  cap_compare(3)"""
+        theirs = self.raw_from_text(text.encode('ascii'))
+        if theirs is None:
+            return False
+        try:
+            for sets in every_sets:
+                if self.cap_compare(self.fill(sets), theirs) == 0:
+                    return True
+            return False
+        finally:
+            self.cap_free(theirs)
 
 
-# ---------------------------------------------------------------------------- Security -> Plan
+def libcap_or_none():
+    try:
+        return Libcap()
+    except OSError:
+        return None
 
-class Plan:
-    """What `drop` will do, and the State it must end in.  It holds no descriptor.
 
-    security, exec, no_new_privs: as given; found, goal: State now and afterwards (goal None: it cannot be told);
-    steps: what will be called, in order; attempts: what must fail afterwards; refusals: why it will not be done.
-    """
-    found: 'Optional[State]' = None
-    goal: 'Optional[State]' = None
-    steps: 'List[Tuple[Any, ...]]'
-    attempts: 'List[Tuple[Any, ...]]'
-    refusals: 'List[str]'
-    user = default = uid = gid = groups = want = None     # what the name service says
-    powerful, jail, quiet = (), None, True
+# -------------------------------------------------------------------- Linux: the calls
+#
+# capabilities(7), prctl(2), capget(2), cap_from_text(3).  What is asked of the kernel is
+# asked here; what follows from the answers is further down.
 
-    def __init__(self, security: Security, exec: bool, no_new_privs: bool) -> None:
-        self.security, self.exec, self.no_new_privs = security, bool(exec), bool(no_new_privs)
-        self.notes = list(security.notes)
+PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 3, 4, 7, 8
+PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
+PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47  # linux/prctl.h
+PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_LOWER = 1, 2, 3
+SECBIT_NOROOT, SECBIT_NOROOT_LOCKED = 1, 2                              # linux/securebits.h
+SECBIT_NO_SETUID_FIXUP = 4
+SECBIT_KEEP_CAPS, SECBIT_KEEP_CAPS_LOCKED, SECBIT_NO_CAP_AMBIENT_RAISE = 16, 32, 64
+CAP_EFFECTIVE, CAP_PERMITTED, CAP_INHERITABLE, CAP_SET = 0, 1, 2, 1     # sys/capability.h
+CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = map(capability, (6, 7, 8, 18))
+CLONE_VM, CLONE_FS, CLONE_FILES = 0x100, 0x200, 0x400                   # linux/sched.h
+CAPABILITY_VERSION_3 = 0x20080522                                       # linux/capability.h
+POLLOUT = 0x40004               # asm/poll.h: events and revents, in either order of bytes
+IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16  # asm/unistd.h, linux/io_uring.h
+FAN_REPORT_FID_OR_DIR_FID = 0x600                                       # linux/fanotify.h
+IO_URING, FANOTIFY = 'anon_inode:[io_uring]', 'anon_inode:[fanotify]'   # names in /proc
+NOT_AN_ID = 4294967295          # -1: "leave unchanged", or a call that failed
+POISON = 0xa5a5a5a5
+BEYOND = 64                     # the number of no capability anywhere
+
+RIGHTS = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
+          'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
+NEEDED = CAP_SETUID | CAP_SETGID | CAP_SYS_CHROOT | CAP_SETPCAP
+
+
+class LinuxCalls:
+    """What is asked of the kernel and of libcap.  (The verbs are listed above.)"""
+
+    option = 'capabilities'
+    largest_id = NOT_AN_ID - 1
+    fields = ('uid', 'gid', 'groups', 'permitted', 'effective', 'inheritable', 'ambient',
+              'bounding', 'securebits', 'keepcaps', 'no_new_privs', 'threads', 'root')
+    unshare_text = 'unshare(CLONE_FS | CLONE_FILES)'
+    not_there = ('there is no process %d, or it has ended, or /proc does not show it to this '
+                 'user (hidepid) or is not mounted')
+    roots_own = '/etc and /proc/sys'
+    cleared_by_exec = ()
+    may_lack = ('bounding',)
+    waived = ('no_new_privs is waived: setuid and file-capability programs can raise '
+              'privileges')
+
+    def __init__(self):
+        libc = self.libc = Library(None)
+        ctypes = libc.ctypes
+        c_int, c_uint, c_long = ctypes.c_int, ctypes.c_uint, ctypes.c_long
+        c_ulong, size, text = ctypes.c_ulong, ctypes.c_size_t, ctypes.c_char_p
+        pointer = ctypes.c_void_p
+        self.prctl = libc.checked('prctl', c_int, c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+        self.capget = libc.checked('capget', c_int, pointer, pointer)
+        self.capset = libc.checked('capset', c_int, pointer, pointer)
+        self.setgroups = libc.checked('setgroups', c_int, size, pointer)
+        self.raw_prctl = libc.raw('prctl', c_int)   # passed numbers made once: half the time
+        self.raw_setfsuid = libc.raw('setfsuid', c_uint, c_uint)
+        self.raw_setfsgid = libc.raw('setfsgid', c_uint, c_uint)
+        self.raw_unshare = libc.raw('unshare', c_int, c_int)
+        self.raw_poll = libc.raw('poll', c_int, pointer, c_ulong, c_int)
+        self.raw_getxattr = libc.raw('getxattr', c_long, text, text, pointer, size)
+        self.raw_syscall = libc.raw('syscall', c_long, *[c_long] * 7)
+        self.get_errno = ctypes.get_errno
+        self.c_uint = c_uint
+        self.numbers = tuple(map(c_ulong, range(BEYOND + 1)))
+        self.every = self.capabilities_of_kernel()
+        self.asked = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
+        self.bounding_set()                             # does it answer as the kernel does?
+        self.has_ambient = self.ambient_set() is not None           # Linux 4.3
+        self.libcap = libcap_or_none()
 
     @property
-    def warnings(self) -> 'List[str]':
-        return [_at(place) + text for place, text in self.notes]
+    def reads_with(self):
+        return 'capset(2), without libcap' if self.libcap is None else 'libcap'
 
-    def note(self, option, *texts):
-        """Warnings, where there is a text."""
-        self.notes += [(self.security.place(option), text) for text in texts if text]
+    # text
 
-    def close(self):
-        """Let go of what was opened to look at this process."""
-        jail, self.jail = self.jail, None
-        _platform().release()
-        _close(jail)
+    def parse(self, text):
+        """{'permitted': CapSet, ...}; raises ValueError(message, offset)."""
+        sets = self.read_text(text)
+        known = {'permitted': sets[0], 'effective': sets[1], 'inheritable': sets[2]}
+        unknown = (sets[0] | sets[1] | sets[2]) - self.every
+        if unknown:
+            last = self.every.bit_length() - 1
+            raise ValueError('this kernel has no capability %s; its last is %d, %s' % (
+                ' '.join(unknown), last, self.name_of(last)), 0)
+        passive = sets[1] - sets[0]
+        if passive:
+            raise ValueError('%s cannot be effective without being permitted: add p'
+                             % passive, 0)
+        return known
 
-    def __str__(self):
-        return '\n'.join(_plan_lines(self))
+    def read_text(self, text):
+        """(permitted, effective, inheritable), which libcap has to read alike."""
+        if self.libcap is None:
+            return self.read_text_ourselves(text, self.every, NUMBER_OF)
+        try:
+            sets = self.read_text_ourselves(text, self.every, NUMBER_OF)
+        except ValueError:
+            sets = self.read_text_ourselves(text, self.every, self.names_in_libcap())
+        readings = [by_flag(*sets)]
+        if 'all' in text.lower() or '=' in text:
+            every = CapSet(2 ** 64 - 1)             # what `all` means to libcap up to 2.27
+            readings.append(by_flag(*self.read_text_ourselves(text, every, NUMBER_OF)))
+        if not self.libcap.agrees(text, readings):
+            self.read_text_ourselves(text, self.every, self.names_in_libcap())
+            raise ValueError('cap_from_text(3) of this libcap reads it in another way', 0)
+        return sets
+
+    @staticmethod
+    def read_text_ourselves(text, every, number_of):
+        return tuple(map(CapSet, read_capabilities(text, every, number_of)))
+
+    def names_in_libcap(self):
+        """{name: number} of those that the libcap of this system knows."""
+        numbers = range(self.every.bit_length())
+        return {self.libcap.name_of(number): number for number in numbers}
+
+    def name_of(self, number):
+        if number < len(NAMES):
+            return NAMES[number]
+        if self.libcap is not None:
+            return self.libcap.name_of(number)
+        return str(number)
+
+    names = set
+
+    def powerful(self, sets):
+        return (sets['permitted'] | sets['inheritable']) & ROOT_EQUIVALENT
+
+    # reading this process
+
+    def read(self, tasks):
+        """Its fields, by system calls alone: a jail may have no /proc."""
+        permitted, effective, inheritable = self.capability_sets()
+        fields = {
+            'uid': named('getresuid', posix.getresuid) + (self.filesystem_uid(tasks),),
+            'gid': named('getresgid', posix.getresgid) + (self.filesystem_gid(tasks),),
+            'groups': tuple(sorted(set(named('getgroups', posix.getgroups)))),
+            'permitted': permitted,
+            'effective': effective,
+            'inheritable': inheritable,
+            'ambient': self.ambient_set() or NO_CAPABILITIES,
+            'bounding': self.bounding_set(),
+            'securebits': self.flag(PR_GET_SECUREBITS),
+            'keepcaps': self.flag(PR_GET_KEEPCAPS),
+            'no_new_privs': self.flag(PR_GET_NO_NEW_PRIVS),
+            'threads': self.threads(tasks),
+            'root': device_and_inode('/'),
+        }
+        for name, value in fields.items():
+            if value is None or value == -1:
+                message = 'this kernel has no %s, which capdrop needs' % name
+                raise OSError(errno.ENOSYS, message)
+        return fields
+
+    def words(self, *values):
+        return (self.c_uint * len(values))(*values)
+
+    def capability_sets(self):
+        """(permitted, effective, inheritable) of this thread.  capget(2)"""
+        data = self.words(*[POISON] * 6)            # a call that lies leaves it so
+        self.capget(self.words(CAPABILITY_VERSION_3, 0), data)
+        effective, permitted, inheritable = (
+            CapSet(data[n] | data[n + 3] << 32) for n in range(3))
+        if (effective | permitted | inheritable) - self.every:
+            raise untrue('did not fill its buffer', 'capget')
+        return permitted, effective, inheritable
+
+    def flag(self, option):
+        zero = self.numbers[0]
+        return self.raw_prctl(option, zero, zero, zero, zero)
+
+    def bounding_set(self):
+        count = len(self.asked)
+        return self.bits([PR_CAPBSET_READ] * count, self.asked)
+
+    def ambient_set(self):
+        """None where the kernel has none."""
+        count = len(self.asked)
+        is_set = [self.numbers[PR_CAP_AMBIENT_IS_SET]] * count
+        zeros = [self.numbers[0]] * count
+        return self.bits([PR_CAP_AMBIENT] * count, is_set, self.asked, zeros, zeros)
+
+    def bits(self, *columns):
+        """The set that prctl tells, asked bit by bit; columns: its arguments.
+
+        The last question is about no capability, so its answer is EINVAL.  None where
+        every answer is: this kernel has no such set.
+        """
+        *answers, beyond = map(self.raw_prctl, *columns)
+        if beyond == -1 and self.get_errno() == errno.EINVAL:
+            if set(answers) == {-1}:
+                return None
+            if set(answers) <= {0, 1}:
+                return CapSet(sum(map(int.__lshift__, answers, range(BEYOND))))
+        raise untrue('does not answer as the kernel does (%s)' % os.strerror(
+            self.get_errno()), 'prctl')
+
+    def capabilities_of_kernel(self):
+        """All that there are here: those whose bit in the bounding set can be read."""
+        answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.numbers]
+        count = len(answers) - answers.count(-1)
+        return CapSet(2 ** count - 1)
+
+    def filesystem_uid(self, tasks):
+        return self.filesystem_id('setfsuid', self.raw_setfsuid(NOT_AN_ID), '\nUid:', tasks)
+
+    def filesystem_gid(self, tasks):
+        return self.filesystem_id('setfsgid', self.raw_setfsgid(NOT_AN_ID), '\nGid:', tasks)
+
+    @staticmethod
+    def filesystem_id(call, answer, line, tasks):
+        """The answer; where a filter blocks the call, what /proc says.  setfsuid(2)"""
+        if answer != NOT_AN_ID:
+            return answer
+        if tasks is None:
+            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
+        # this process has one thread, or is refused
+        text = contents('%d/status' % posix.getpid(), tasks)
+        _, _, rest = text.partition(line)
+        return int(rest.split()[3])
+
+    def threads(self, tasks):
+        """How many: the largest answer of those that can tell, 0 if none can.
+
+        What shares the memory counts, be it no thread: unshare(CLONE_VM) fails for both,
+        and otherwise does nothing.  unshare(2)
+        """
+        count = 0
+        if self.raw_unshare(CLONE_VM) == 0:
+            count = 1
+        elif self.get_errno() == errno.EINVAL:
+            count = 2
+        try:
+            status = posix.stat('/proc/self/task') if tasks is None else posix.fstat(tasks)
+        except OSError:
+            return count
+        return max(count, status.st_nlink - 2)      # . and .. and a directory for each
+
+    def open_tasks(self):
+        try:
+            return posix.open('/proc/self/task', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None                             # /proc is not mounted
+
+    def wait_for_one_thread(self):
+        """Has it one?  One that was joined lives on for a moment in the kernel."""
+        count = self.threads(None)
+        for _ in range(100):
+            if count <= 1:
+                break
+            self.raw_poll(None, 0, 2)               # ms; time.sleep may be another program's
+            count = self.threads(None)
+        return count == 1
+
+    def unshare(self):
+        """From here on nobody else opens descriptors here, or moves its directories.
+
+        Only with one thread: a second one would lose what they share.
+        """
+        if self.raw_unshare(CLONE_FS | CLONE_FILES) == 0:
+            return
+        if self.get_errno() not in (errno.EPERM, errno.ENOSYS):     # blocked, as by Docker
+            raise self.libc.error('unshare')
+
+    def may_set_groups(self, found):
+        """Not where the user namespace denies it.  user_namespaces(7)"""
+        try:
+            return contents('/proc/self/setgroups') != 'deny'
+        except OSError:
+            pass                                    # no /proc, or no such file
+        if not found.effective & CAP_SETGID:
+            return True
+        try:
+            self.put_groups(found.groups)           # which changes nothing
+        except OSError:
+            return False
+        return True
+
+    def put_groups(self, groups):
+        """setgroups(2); that of Python takes 32 on musl."""
+        self.setgroups(len(groups), self.words(*groups))
+
+    def takes_a_line(self):
+        """Has descriptor 2 room?  POLLOUT says that a pipe takes 4096 bytes."""
+        pollfd = self.words(2, POLLOUT)
+        self.raw_poll(pollfd, 1, 0)
+        return pollfd[1] == POLLOUT
+
+    def has_access_list(self, path):
+        """Only where the group bits allow writing: they are its mask.  acl(5)"""
+        if not posix.lstat(path).st_mode & stat.S_IWGRP:
+            return False
+        attribute = b'system.posix_acl_access'
+        return self.raw_getxattr(os.fsencode(path), attribute, None, 0) > 0
+
+    def unmapped_owners(self):
+        """In a user namespace other owners of files all look like one.  user_namespaces(7)"""
+        numbers = set()
+        for kind in 'uid', 'gid':
+            ranges = id_map(kind)
+            if ranges is None:
+                numbers.add(65534)                  # no /proc: the usual one
+            elif not maps_all(ranges):
+                numbers.add(int(contents('/proc/sys/kernel/overflow' + kind)))
+        return frozenset(numbers)
+
+    # looking at others
+
+    def look(self, pid):
+        # the directory stays that of this process if its number goes to another
+        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)
+        alive = []
+        try:
+            for number, fields in every_task(tasks, pid).items():
+                if fields:                          # not of a zombie
+                    name = '%d (%s)' % (number, printable(fields['command']))
+                    alive.append((name, fields))
+                    if len(alive) == 1:             # its threads share them
+                        fields.update(descriptors_of(tasks, number))
+        finally:
+            posix.close(tasks)
+        if not alive:
+            raise ProcessLookupError
+        return alive
+
+    def around(self):
+        return places_of(None, '/proc/self/')
+
+    def most_groups(self):
+        return 65536                                # NGROUPS_MAX of linux/limits.h
 
 
-def plan(security: Security, exec: bool = False, no_new_privs: bool = True) -> Plan:
-    """What drop (exec=True: launch) would do with `security` in this process.  Changes nothing, needs no rights.
+def by_flag(permitted, effective, inheritable):
+    """Three sets in the order of cap_flag_t."""
+    return effective, permitted, inheritable
 
-    Raises ConfigError for values that nothing can be done with; what else stands against it is in refusals.
-    """
-    p = _refusing(_goal, security, exec, no_new_privs)
+
+def contents(path, directory=None):
+    """The text of a small file, without the line's end."""
+    descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC, dir_fd=directory)
+    pieces = []
     try:
-        _platform().hold()
-        _refusing(_fit, p)
+        piece = posix.read(descriptor, 65536)
+        while piece:
+            pieces.append(piece)
+            piece = posix.read(descriptor, 65536)
     finally:
-        p.close()
-    return p
+        posix.close(descriptor)
+    return b''.join(pieces).decode('utf-8', 'replace').strip()
 
 
-def _raise(error):
+def contents_or_none(path, directory=None):
+    try:
+        return contents(path, directory)
+    except OSError:
+        return None
+
+
+def device_and_inode(file, **where):
+    status = posix.stat(file, **where)
+    return status.st_dev, status.st_ino
+
+
+def id_map(kind):
+    """[(first inside, first outside, count)] of this user namespace; None without /proc."""
+    text = contents_or_none('/proc/self/%s_map' % kind)
+    if text is None:
+        return None
+    return [tuple(map(int, line.split())) for line in text.splitlines()]
+
+
+def maps_all(ranges):
+    """The first user namespace maps every id, and one that does is as good."""
+    return sum(count for _, _, count in ranges) >= NOT_AN_ID
+
+
+# ------------------------------------------------- Linux: what /proc says of a process
+
+STATUS_LINES = {                # of proc(5); older kernels do not tell them all
+    'permitted': 'CapPrm', 'effective': 'CapEff', 'inheritable': 'CapInh',
+    'ambient': 'CapAmb', 'bounding': 'CapBnd', 'no_new_privs': 'NoNewPrivs',
+    'threads': 'Threads'}
+# PyPy and SunOS lack some of them.
+O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)
+O_CLOEXEC = getattr(os, 'O_CLOEXEC', 0)             # closed again at once
+O_DIRECTORY = getattr(os, 'O_DIRECTORY', 0)         # lstat(2) has said that it is one
+O_NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)           # and that it is no link
+
+
+def every_task(tasks, pid):
+    """{thread: its fields} of all threads: none might hide in a storm of others."""
+    known_groups = {}
+    for _ in range(200):
+        numbers = task_numbers(tasks)
+        numbers.sort(key=lambda number: (number != pid, number))
+        found = {number: task_fields(tasks, number, known_groups) for number in numbers}
+        if is_complete(found, tasks):
+            return found
+    raise OSError(errno.EAGAIN, 'starts and ends threads too fast to look at them',
+                  'process %d' % pid)
+
+
+def task_numbers(tasks):
+    return [int(name) for name in posix.listdir(tasks)]
+
+
+def is_complete(found, tasks):
+    """Was every thread that there is seen?"""
+    if posix.fstat(tasks).st_nlink - 2 != len(found):
+        return False
+    if None in found.values():
+        return False
+    if {} not in found.values():
+        return True
+    # a zombie may have left its rights to one that was not listed yet
+    return set(found) == set(task_numbers(tasks))
+
+
+def task_fields(tasks, number, known_groups):
+    """Of one thread: {} if it is a zombie, None if it has ended.  proc(5)"""
+    try:
+        lines = status_lines(tasks, number)
+        if lines['State'][0] in 'ZX':
+            return {}
+        places = places_of(tasks, '%d/' % number)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    groups = tuple(map(int, lines['Groups'].split()))
+    fields = {'uid': tuple(map(int, lines['Uid'].split())),
+              'gid': tuple(map(int, lines['Gid'].split())),
+              'groups': known_groups.setdefault(groups, groups)}    # there may be 65536
+    for name, line in STATUS_LINES.items():
+        if line.startswith('Cap') and line in lines:
+            fields[name] = CapSet(lines[line], 16)
+        elif line in lines:
+            fields[name] = int(lines[line])
+    return dict(fields, command=lines['Name'], **places)
+
+
+def status_lines(tasks, number):
+    """{name: text} of /proc/PID/task/NUMBER/status."""
+    lines = {}
+    descriptor = posix.open('%d/status' % number, os.O_RDONLY, dir_fd=tasks)
+    with open(descriptor, 'rb') as file:
+        for line in file:
+            name, tab, text = line.decode('utf-8', 'backslashreplace').partition(':\t')
+            if tab:
+                lines[name] = text.rstrip('\n')
+    return lines
+
+
+def places_of(directory, where):
+    """Root directory, current directory and namespaces, as far as they can be seen.
+
+    They need the right to trace the process: without it, nothing.
+    """
+    found = {}
+    try:
+        for name, link in ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
+            try:
+                found[name] = device_and_inode(where + link, dir_fd=directory)
+            except FileNotFoundError:
+                pass                                # this kernel has no such namespaces
+        found['root'] = device_and_inode(where + 'root', dir_fd=directory)
+        root = posix.readlink((where + 'root').encode(), dir_fd=directory)
+        found['root_path'] = root.decode('utf-8', 'backslashreplace')
+        outside = is_outside(root, found['root'], where + 'cwd', directory)
+        found['cwd_outside'] = int(outside)
+    except PermissionError:
+        posix.stat(where + 'status', dir_fd=directory)      # it may have ended: looks the same
+    return found
+
+
+def descriptors_of(tasks, number):
+    """{'fanotify': those that open files, 'io_urings': ...}, as far as there are any."""
+    found = {}
+    try:
+        directory = posix.open('%d/fd' % number, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tasks)
+    except OSError:
+        return found                                # not for this user to see, or it has ended
+    try:
+        for name in posix.listdir(directory):
+            path = link_or_none(name, directory)
+            if path == IO_URING:
+                found.setdefault('io_urings', []).append(int(name))
+            elif path == FANOTIFY and opens_files('%d/fdinfo/%s' % (number, name), tasks):
+                found.setdefault('fanotify', []).append(int(name))
+    finally:
+        posix.close(directory)
+    return {kind: tuple(sorted(numbers)) for kind, numbers in found.items()}
+
+
+def link_or_none(name, directory):
+    try:
+        return posix.readlink(name, dir_fd=directory)
+    except OSError:
+        return None                                 # closed meanwhile
+
+
+def opens_files(fdinfo, directory=None):
+    """Of a fanotify group: not if its events name files by handles.  fanotify_init(2)"""
+    text = contents_or_none(fdinfo, directory)
+    if text is None:
+        return True
+    _, _, flags = text.partition('fanotify flags:')
+    return not int(flags.split()[0], 16) & FAN_REPORT_FID_OR_DIR_FID
+
+
+def is_outside(root, identity, cwd, directory):
+    """Does this current directory lead out of the root?
+
+    As many steps up as it is deep the root has to be, and nothing mounted over it.
+    """
+    here = posix.open(cwd, O_PATH, dir_fd=directory)        # it may change meanwhile
+    try:
+        above = root.rstrip(b'/') + b'/'
+        path = posix.readlink(b'/proc/self/fd/%d' % here).rstrip(b'/') + b'/'
+        if not path.startswith(above):
+            return True
+        depth = path[len(above):].count(b'/')
+        return device_and_inode('./' + '../' * depth, dir_fd=here) != identity
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return True                                         # deeper than can be told
+    finally:
+        posix.close(here)
+
+
+# ---------------------------------------------------------------- Security -> Target
+#
+# The only chapter that asks the name service.  It may hang, and it may leave a thread or
+# a descriptor behind: so all is asked here, before this process is looked at.
+
+DEFAULT_USER = 'ecuser'                             # the documented default
+NO_USER = 'no user is named, and the default, %s, has no account: name one' % DEFAULT_USER
+FEW_GROUPS = 8                                      # as many every system takes
+
+
+class Account:
+    """An entry of passwd(5), and what the name service says beside it.
+
+    groups      all that initgroups(3) would give, the primary one included
+    own_group   is the primary group his alone: of his name, without other members?
+    """
+    __slots__ = 'name', 'uid', 'gid', 'home', 'shell', 'groups', 'own_group'
+
+    def __init__(self, entry, groups, own_group):
+        self.name = entry.pw_name
+        self.uid = entry.pw_uid
+        self.gid = entry.pw_gid
+        self.home = entry.pw_dir
+        self.shell = entry.pw_shell
+        self.groups = groups
+        self.own_group = own_group
+
+
+class Target:
+    """What a Security asks for, in numbers.
+
+    uid, gid    None where the process decides
+    account     of the user that is named, None if it is a number without one
+    default     of who is meant where none is named, None if there is none
+    groups      sorted; None: none are named
+    sets        {'permitted': set, ...}; None: the option is absent
+    """
+    __slots__ = 'platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets'
+
+    def __init__(self, platform, uid, gid, account, default, groups, sets):
+        self.platform = platform
+        self.uid = uid
+        self.gid = gid
+        self.account = account
+        self.default = default
+        self.groups = groups
+        self.sets = sets
+
+    def account_for(self, rights):
+        """Whose account a process with these rights would take, or None."""
+        if self.uid is None and 'user' in rights:
+            return self.default
+        return self.account
+
+
+def raise_it(error):
     raise error from None
 
 
-def _goal(security, exec, no_new_privs, refuse=_raise):
-    """A Plan with what the stanza and the name service say; looks at no process.  refuse(e) for each ConfigError.
+def look_up(security, platform, report=raise_it):
+    """The Target of a Security.
 
-    user is the account (a passwd entry) that is named, default that of who names none, or None; uid, gid and groups are
-    None where the account or the process decides.
+    `report` is called with a ConfigError for each value that names nothing.  It may
+    collect them: what is wrong is then None in the Target.
     """
-    from grp import getgrgid, getgrnam
-    from pwd import getpwnam, getpwuid
-    p = Plan(security, exec, no_new_privs)
-    platform = _platform()
+    names = Names(security, platform, report)
+    uid = account = default = None
+    if security.user is not None:
+        uid, account = names.user()
+    else:
+        default = names.default_user()
+    gid = names.primary_group(uid, account)
+    if security.init_groups:
+        groups = names.groups_of(account)
+    else:
+        groups = names.supplemental_groups()
+    sets = parse_option(security, platform, report)
+    return Target(platform, uid, gid, account, default, groups, sets)
+
+
+def parse_option(security, platform, report):
+    """The sets of the platform's own option; None where it is absent, or wrong."""
     option = platform.option
     text = getattr(security, option)
+    if text is None:
+        return None
+    try:
+        return platform.parse(text)
+    except ValueError as error:
+        message, offset = error.args
+    if security.is_private(option):
+        message = 'not a value for it'
+    report(security.error(option, message, offset=offset))
+    return None
 
-    def look_up(option, text, by_name=getgrnam, by_number=getgrgid):
-        """(the id, its entry or None) of a name or, if there is none of that name, a number."""
-        entry = _quietly(by_name, os.fsdecode(text.encode('utf-8')))
-        number = entry[2] if entry else int(text) if set(text) <= set('0123456789') else None
-        if number is None or not 0 <= number <= platform.largest_id:
-            refuse(security.error(option, 'there is no account or group %s' if number is None else
-                                  '%%s is not an id from 0 to %d' % platform.largest_id, text))
-            return None, None
-        return number, entry or _quietly(by_number, number)
 
-    if security.user is not None:
-        p.uid, p.user = look_up('user', security.user, getpwnam, getpwuid)
+class Names:
+    """The name service, asked for one Security: a name first, then a number."""
+
+    def __init__(self, security, platform, report):
+        import grp
+        import pwd
+        self.grp, self.pwd = grp, pwd
+        self.security = security
+        self.platform = platform
+        self.report = report
+
+    def user(self):
+        """(uid, his Account), either of them None."""
+        text = self.security.user
+        entry = found_or_none(self.pwd.getpwnam, os.fsdecode(text.encode('utf-8')))
+        if entry is not None:
+            number = entry.pw_uid
+        else:
+            number = self.number('user', text)
+        number = self.in_range('user', text, number)
+        if number is not None and entry is None:
+            entry = found_or_none(self.pwd.getpwuid, number)
+        return number, self.account(entry)
+
+    def default_user(self):
+        """The Account of the documented default, or None."""
+        return self.account(found_or_none(self.pwd.getpwnam, DEFAULT_USER))
+
+    def primary_group(self, uid, account):
+        if self.security.group is not None:
+            return self.group('group', self.security.group)
+        if account is not None:
+            text = '%d, the primary group of %s,' % (account.gid, account.name)
+            return self.in_range('user', text, account.gid)
+        if uid is not None:
+            self.wrong('user', '%s has no account, so no primary group: name a group',
+                       self.security.user)
+        return None
+
+    def supplemental_groups(self):
+        """Sorted, without duplicates; None where the option is absent."""
+        if self.security.supplemental_groups is None:
+            return None
+        names = set(self.security.supplemental_groups)
+        if len(names) > FEW_GROUPS:
+            most = self.platform.most_groups()
+            if len(names) > most:
+                raise RefusedError('%d supplementary groups: this system takes %d' % (
+                    len(names), most))
+        groups = {self.group('supplemental_groups', name) for name in names}
+        return tuple(sorted(groups - {None}))
+
+    def groups_of(self, account):
+        """All groups of the account of the user who is named.  initgroups(3)"""
+        if account is None:
+            self.wrong('user', 'init_groups gives all groups of an account: name a user '
+                       'that has one')
+            return None
+        for gid in account.groups:
+            self.in_range('user', '%d, a group of %s,' % (gid, account.name), gid)
+        return tuple(sorted(account.groups))
+
+    def group(self, option, text):
+        entry = found_or_none(self.grp.getgrnam, os.fsdecode(text.encode('utf-8')))
+        if entry is not None:
+            number = entry.gr_gid
+        else:
+            number = self.number(option, text)
+        return self.in_range(option, text, number)
+
+    def number(self, option, text):
+        """Of a name that is not known."""
+        if set(text) <= set('0123456789'):
+            return int(text)
+        hint = ''
+        _, colon, group = text.partition(':')
+        if colon and option == 'user':
+            hint = '; a group is named by itself: group = %s (--group %s)' % (group, group)
+            if self.security.is_private(option):
+                hint = '; a group is named by itself'
+        self.wrong(option, 'there is no account or group %s' + hint.replace('%', '%%'), text)
+        return None
+
+    def in_range(self, option, text, number):
+        largest = self.platform.largest_id
+        if number is None or 0 <= number <= largest:
+            return number
+        self.wrong(option, '%%s is not an id from 0 to %d' % largest, text)
+        return None
+
+    def wrong(self, option, message, text=''):
+        self.report(self.security.error(option, message, text))
+
+    def account(self, entry):
+        """The Account of an entry, with what the checks will want to know about it.
+
+        Both questions can walk through a whole directory service: they are asked only
+        where the answers can matter.
+        """
+        if entry is None:
+            return None
+        security = self.security
+        writers = security.origin.writer_ids()
+        groups = frozenset()
+        if security.supplemental_groups is None or writers:
+            groups = all_groups_of(entry)
+        own_group = False
+        if ('group', entry.pw_gid) in writers:
+            own_group = self.has_own_group(entry)
+        return Account(entry, groups, own_group)
+
+    def has_own_group(self, entry):
+        group = found_or_none(self.grp.getgrgid, entry.pw_gid)
+        if group is None or group.gr_name != entry.pw_name:
+            return False
+        if set(group.gr_mem) - {entry.pw_name}:
+            return False
+        for other in self.pwd.getpwall():
+            if other.pw_gid == entry.pw_gid and other.pw_uid != entry.pw_uid:
+                return False
+        return True
+
+
+def all_groups_of(entry):
+    """What initgroups(3) would give, the primary group included."""
+    try:
+        return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    except AttributeError:                          # Solaris 10, for one, has no getgrouplist
+        from grp import getgrall
+    member_of = {group.gr_gid for group in getgrall() if entry.pw_name in group.gr_mem}
+    return frozenset(member_of | {entry.pw_gid})
+
+
+def found_or_none(ask, name_or_number):
+    """What the name service answers.  ValueError: no name in this system's encoding."""
+    try:
+        return ask(name_or_number)
+    except (KeyError, OSError, ValueError, OverflowError):
+        return None
+
+
+# -------------------------------------------------------- (Target, State, rights) -> goal
+
+def goal_of(target, held, rights, exec, no_new_privs):
+    """The State that a process which is as `held` is to end in; None where it has no user.
+
+    Arithmetic only: it refuses nothing and asks nobody.
+    """
+    asked = fields_asked(target, held, rights, exec, no_new_privs)
+    if asked is None:
+        return None
+    return changed(held, **asked)
+
+
+def fields_asked(target, held, rights, exec, no_new_privs):
+    """The fields of that State that are asked for: the others stay as they are.
+
+    rights: those that the process has (plan, drop), or ALL_RIGHTS (audit, check): a
+    process that has dropped has lost them, and was asked to use them all the same.
+    None where no user is named and the default one has no account.
+    """
+    account = target.account_for(rights)
+    if target.uid is not None:
+        uid = target.uid
+    elif 'user' not in rights:
+        uid = held.uid[1]                           # it stays who it is
+    elif account is not None:
+        uid = account.uid
     else:
-        p.default = _quietly(getpwnam, DEFAULT_USER)        # it may not be needed
-    if security.group is not None:
-        p.gid = look_up('group', security.group)[0]
-    elif p.uid is not None and p.user is None:
-        refuse(security.error('user', '%s has no account, so no primary group: name a group', security.user))
-    if security.supplemental_groups is not None:
-        names = set(security.supplemental_groups)
-        if len(names) > 8:                      # which every system takes; to ask for the limit opens a file
-            most = os.sysconf('SC_NGROUPS_MAX')
-            if len(names) > most:               # before they are all looked up
-                raise RefusedError('%d supplementary groups: this system takes %d' % (len(names), most))
-        p.groups = tuple(sorted({look_up('supplemental_groups', name)[0] for name in names} - {None}))
-    if text is not None:
-        try:
-            p.want = platform.parse(text)
-            p.powerful = tuple(platform.powerful(p.want))
-        except ValueError as e:
-            private = security.place(option)[0] in security.private
-            message, offset = e.args
-            refuse(security.error(option, 'not a value for it' if private else message, offset=offset))
-    return p
+        return None
 
+    if target.gid is not None:
+        gid = target.gid
+    elif account is not None:
+        gid = account.gid
+    else:
+        gid = held.gid[1]
 
-def _aim(p, held, default):
-    """The fields to end in for a process in the State `held`; default: a user that is not named is p.default."""
-    p.account = user = p.user or default and p.default
-    uid = p.uid if p.uid is not None else user.pw_uid if user else held.uid[1]
-    gid = p.gid if p.gid is not None else user.pw_gid if user else held.gid[1]
-    p.whole = uid == 0 and p.want is None         # documented: to run as root, leave the option out
-    sets = {} if p.whole else _platform().goal(p.want, p.exec, p.no_new_privs)
-    return dict(sets, uid=(uid,) * len(held.uid), gid=(gid,) * len(held.gid), groups=p.groups or ())
-
-
-def _fit(p):
-    """Hold the goal against this process: found, goal, steps, attempts, and why not: refusals."""
-    platform, security = _platform(), p.security
-    p.refusals, p.notes, p.steps, p.attempts = [], list(security.notes), [], []
-    refuse = p.refusals.append
-    found = p.found = State(platform.read())
-    rights = platform.rights(found)
-    lacks = lambda what: '%s is not in this process\'s permitted set' % platform.right[what]
-
-    # the ids
-    if p.uid is None:
-        if 'user' not in rights:
-            if 0 in found.uid:
-                refuse('no user is named, and this process is root without the right to change that: %s' %
-                       lacks('user'))
-        elif p.default is None:
-            refuse(NO_USER)
-            return
-    goal = p.goal = State(dict(found.fields(), **_aim(p, found, 'user' in rights)))
-    gid = goal.gid[0]
-    for what, new, old in (('user', goal.uid[0], found.uid), ('group', gid, found.gid)):
-        if new not in old[:2] and what not in rights:
-            refuse('cannot change %s to %d: %s' % (what, new, lacks(what)))
-    if p.groups is not None:
-        if 'groups' not in rights and (set(goal.groups) ^ set(found.groups)) - {gid}:
-            refuse('cannot change the supplementary groups, %s, to %s: %s%s' % (
-                _show(found.groups), _show(goal.groups), lacks('groups'), platform.denied))
+    if target.groups is not None:
+        groups = target.groups
     elif 'groups' in rights:
-        others = _groups_of(p.account) - {gid}
-        p.note('user', others and 'without supplemental_groups it is not in the groups of %s: %s' % (
-            p.account.pw_name, _show(others)))
+        groups = ()
     else:
-        goal.groups = found.groups
-        p.note('user', set(goal.groups) - {gid} and 'the supplementary groups stay as they are, %s: %s' % (
-            _show(goal.groups), lacks('groups')))
+        groups = held.groups
 
-    # the sets, the descriptors, the root directory
-    refusals, warnings = platform.fit(goal, found, p.want, p.exec, p.whole)
-    p.refusals += filter(None, refusals)
-    _descriptors(p, refuse)
-    p.note(platform.option, *warnings, not p.no_new_privs and not p.whole and platform.waived)
-    if security.chroot is not None:
-        if 'chroot' not in rights:
-            refuse('cannot change the root directory: %s' % lacks('chroot'))
-        try:
-            p.jail = _open_jail(os.fsdecode(security.chroot.encode('utf-8')))
-            goal.root = _identity(p.jail)
-            p.note('chroot', not _may_enter(security.chroot, goal) and
-                   'user %d cannot enter the directory that is to be its root' % goal.uid[0])
-        except OSError as e:
-            refuse('chroot: %s' % _because(e))
-
-    if rights or 0 in found.uid:
-        _distrust(p, refuse)
-    _warn(p)
-    if goal != found or p.jail is not None:     # not already held
-        p.steps = _steps(p, 'groups' in rights)
-        p.attempts = _attempts(found, goal)
+    platform = target.platform
+    ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
+    held = changed(held, **ids)
+    if keeps_everything(target, held):
+        return dict(ids, **platform.goal_of_root(held))
+    return dict(ids, **platform.goal(target.sets, held, rights, exec, no_new_privs))
 
 
-def _steps(p, may_set_groups):
-    """The order of the drop, written here and in the platform's before and after, and nowhere else."""
-    platform, goal, jail = _platform(), p.goal, p.jail is not None
-    return [row for row in platform.before(p.found, goal, p.whole) + [
-        may_set_groups and ('setgroups({})', platform.setgroups, list(goal.groups)),
-        jail and ('fchdir(descriptor of the root to be)', os.fchdir, p.jail),
-        jail and ('chroot("{}")', platform.chroot, '.'),
-        jail and ('chdir("{}")', os.chdir, '/'),
-        jail and ('stat("/"), stat("."): device and inode {}', _at_root, goal.root),
-        platform.setgid(goal.gid[0]),        # before setuid takes the right away
-        platform.setuid(goal.uid[0]),
-    ] + platform.after(p.found, goal, p.whole) if row]
+def keeps_everything(target, goal):
+    """Documented by the vendor: to run as root, leave the option out."""
+    return goal.uid[0] == 0 and target.sets is None
 
 
-def _attempts(found, goal):
-    """What must fail afterwards; not made where a retained right would allow it, or nothing is to be regained."""
-    platform = _platform()
-    kept, gids = platform.rights(goal), set(goal.gid)
-    rows = [platform.setuid(old) for old in sorted(set(found.uid) - set(goal.uid))
-            if 'user' not in kept and 0 not in goal.uid]
-    if 'group' not in kept:
-        rows += [platform.setgid(old) for old in sorted(set(found.gid) - gids)]
-        if (set(found.groups) ^ set(goal.groups)) - gids:
-            rows.append(('setgroups({})', platform.setgroups, list(found.groups)))
-    return [row for row in rows + platform.regain(found, goal) if row]
+# --------------------------------------------------------------------- the process
+#
+# This process, looked at once: in a drop with signals blocked, after all names are known.
+# Here and in the steps nothing of os is called, for gevent and its like may be there.
 
+class Process:
+    """This process before the drop.  Owns every descriptor that the drop needs, until
+    close().
 
-def _open_jail(path):
-    """A descriptor of a directory that only root can replace or write."""
-    if '..' in path.split('/'):
-        raise OSError(errno.EINVAL, 'write it without ..', path)
-    for component, kind, number in list(_writers(_components(path))):
-        raise OSError(errno.EPERM, 'only root may be able to write or replace it, not %s' % _who(kind, number),
-                      component)
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    return os.open(path, getattr(os, 'O_PATH', os.O_RDONLY) | os.O_NOFOLLOW)
-
-
-def _at_root(identity):
-    for path in '/', '.':
-        if _identity(path) != identity:
-            raise _untrue('not the directory that was opened', path)
-
-
-def _descriptors(p, refuse):
-    """Refuse open descriptors that stand against the drop: what was opened keeps the rights of its opener."""
-    names, tasks = _quietly(os.listdir, '/proc/self/fd'), _platform().tasks
-    jailed = p.security.chroot is not None
-    for fd in map(int, names) if names is not None else range(min(os.sysconf('SC_OPEN_MAX'), 1 << 20) * jailed):
-        st = _quietly(os.fstat, fd) if fd != tasks else None        # or it is the listing's own, closed again
-        kind = st and stat.S_IFMT(st.st_mode)
-        path = _quietly(os.readlink, '/proc/self/fd/%d' % fd) if kind in (0, stat.S_IFREG, stat.S_IFDIR) else ''
-        if path == IO_URING:                    # of no type today
-            refuse('descriptor %d is an io_uring, whose requests keep the rights of now: close it' % fd)
-        elif kind == stat.S_IFDIR and jailed:
-            refuse('descriptor %d is a directory, a way out of the chroot: close it (%s)' % (
-                fd, _printable(path or 'unknown')))
-
-
-def _may_enter(path, goal):
-    st = _quietly(os.stat, path)
-    return 0 in goal.uid or st and st.st_mode >> (
-        6 if st.st_uid in goal.uid else 3 if st.st_gid in goal.gid + goal.groups else 0) & 1
-
-
-def _groups_of(user):
-    return set(os.getgrouplist(user.pw_name, user.pw_gid)) if user else set()
-
-
-def _has_own_group(user):
-    """Is the primary group of an account his alone: of his name, without other members?"""
-    import grp
-    import pwd
-    group = _quietly(grp.getgrgid, user.pw_gid)
-    return group and group[0] == user.pw_name and not set(group[3]) - {user.pw_name} and not [
-        1 for one in pwd.getpwall() if one.pw_gid == group[2] and one.pw_uid != user.pw_uid]
-
-
-def _distrust(p, refuse):
-    """Refuse a configuration that could be rewritten by someone who must not decide what root does."""
-    security, goal, user, told = p.security, p.goal, p.account, set()
-    everyone = {one[1:] for writers in security.writers.values() for one in writers}
-    if not everyone:
-        return
-    himself, groups = [('user', goal.uid[0])], _groups_of(user)
-    if user and ('group', user.pw_gid) in everyone and _has_own_group(user):
-        himself.append(('group', user.pw_gid))
-    gives = {'group': set(goal.gid) - groups, 'supplemental_groups': set(goal.groups) - groups,
-             _platform().option: p.powerful}
-    for file, writers in security.writers.items():      # also one that says nothing, or no longer: that decides as well
-        for component, kind, number in [one for one in writers if one[1:] not in himself][:1]:
-            told.add(file)
-            refuse('%s can be rewritten by %s, through %s: only root, or the user it names, may be able to' % (
-                _printable(file), _who(kind, number), _printable(component)))
-    his = lambda place: security.writers.get(place[0])
-    for option, places in [(option, security.where.get(option)) for option in OPTIONS] + [
-            ('Local_Changes_File', security.local)]:
-        if not places:
-            continue
-        *earlier, place = places
-        file = place[0]
-        if his(place) and file not in told:
-            told.add(file)
-            p.note(option, '%s can be rewritten by the user it names: it may not grant what amounts to root' %
-                   _printable(file))
-        for other in [other for other in earlier if his(place) and not his(other)][:1]:
-            refuse('%s%s overrides %s, and can be rewritten by the user it names: what root says he may not change' % (
-                _at(place), option, _at(other)[:-2]))
-        more = gives.get(option)
-        chosen = option if his(place) else 'user'       # who can write that gets what was meant for another
-        if more and his(security.place(chosen)):
-            refuse('%s%s can be rewritten by the user it names, who could thus give himself %s' % (
-                _at(security.place(chosen)), chosen, _show(more)))
-
-
-def _warn(p):
-    """What is allowed and yet worth a line."""
-    goal, option, user = p.goal, _platform().option, p.account
-    uid = goal.uid[0]
-    children = _quietly(lambda: [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)])     # or ECHILD
-    library = os.path.realpath(os.__file__) if not p.exec and p.security.chroot is None else ''
-    closed = [path for path in _components(library)[1:-1] if not _may_enter(path, goal)]
-    p.note('user', p.whole and 'user is root and %s is absent: root keeps everything' % option,
-           uid == 0 and not p.whole and 'uid 0 still owns /etc and /proc/sys: this is not confinement')
-    p.note('group', uid != 0 and 0 in goal.gid + goal.groups and
-           'group 0 is root\'s own: what it may write stays writable')
-    p.note(option, p.powerful and 'amounts to root: %s' % ' '.join(p.powerful))
-    p.note('user',
-           user and user.pw_name == 'nobody' and 'nobody is shared by many: any of its processes can trace the others',
-           children and 'children already started keep what they have',
-           closed and 'user %d cannot enter %s: importing modules later will fail' % (uid, _printable(closed[0])))
-
-
-def _plan_lines(p):
-    security = p.security
-    for option in OPTIONS:
-        value = getattr(security, option)
-        places = security.where.get(option, ())
-        shown = 'absent' if value is None else '"%s"' % value if isinstance(value, str) else '( %s )' % ' '.join(value)
-        unused = option in ('capabilities', 'privileges') and option != _platform().option
-        yield '%-20s %s%s%s' % (option, shown, ', not applied on this system' * unused, ''.join(
-            ', %s %s' % (word, _at(place)[:-2]) for word, place in zip(('from', 'over', 'over'), places[::-1])))
-    if p.goal is not None:
-        yield 'steps:' if p.steps else 'steps: none, this is already held'
-        for number, row in enumerate(p.steps, 1):
-            yield '%4d  %s' % (number, _step_text(*row))
-        yield '      then every field below is read back%s' % (', and these must fail:' if p.attempts else '')
-        for row in p.attempts:
-            yield '      %s' % _step_text(*row)
-        yield 'ends as:\n' + str(p.goal)
-
-
-def _step_text(text, call, *args):
-    return text.format(*args)
-
-
-# ---------------------------------------------------------------------------- Plan -> State
-
-_held = []              # what the last drop was asked for, and the State that it left
-
-def drop(security: 'Union[Security, Plan]', no_new_privs: bool = True, on_failure: str = 'exit') -> State:
-    """Become what `security` (a Security or a Plan) names, for good, and return the State read back.
-
-    Raises ConfigError or RefusedError with nothing changed.  Once the first step is made, anything that fails or
-    reads back wrong writes one line to descriptor 2 and ends the process with status 125 (on_failure='raise':
-    raises HalfDropped, a BaseException).  Call it before starting threads.  no_new_privs=False lets setuid and
-    file-capability programs work afterwards.  credentials(7), capabilities(7), privileges(7).
+    found           its State
+    may_set_groups  False where something besides rights is in the way
+    rights          what it may change: a set of the names in ALL_RIGHTS
+    tasks           descriptor of /proc/self/task, or None: see open_tasks
+    descriptors     (number, type, path) of those that may hold more than their file
+    unlisted        the error with which they could not be listed, or None
+    jail            descriptor of the directory that is to be the root, or None
+    jail_identity   its device and inode
+    jail_writers    who besides root could write or replace it
+    jail_refusal    why it cannot be opened, or None
     """
-    asked = security if isinstance(security, Plan) else Plan(security, False, no_new_privs)
-    key = [getattr(asked.security, option) for option in OPTIONS], asked.exec, asked.no_new_privs
-    if _held and _held[0] == key and state() == _held[1]:
-        return _held[1]                         # in a jail the names could not be looked up again
-    p = security if asked is security else _refusing(_goal, security, False, no_new_privs)
-    if p.security.chroot is not None:
-        _preload()
-    result = _drop(p, on_failure, False)
-    _held[:] = key, result
-    return result
+    tasks = jail = jail_identity = jail_refusal = unlisted = None
+    jail_writers = ()
 
-
-def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]', no_new_privs: bool = True,
-           env: 'Optional[Mapping[str, str]]' = None) -> 'NoReturn':
-    """Drop and exec: does not return.  argv: the command, looked for on PATH (never in the current directory);
-    env: its environment, default os.environ, with HOME, USER, LOGNAME and SHELL set when the user changes.
-
-    Raises ConfigError or RefusedError with nothing changed; afterwards ends with 125, 126 or 127, or as the command.
-    """
-    p = security if isinstance(security, Plan) else _refusing(_goal, security, True, no_new_privs)
-    argv = [os.fsencode(word) for word in argv]
-    env = {os.fsencode(k): os.fsencode(v) for k, v in (os.environ if env is None else env).items() if k}
-    if not p.exec or not argv or b'\0' in b''.join([*argv, *env, *env.values()]):
-        raise ValueError('launch needs a plan(..., exec=True), a command, and no NUL in it or its environment')
-    path = env.get(b'PATH', os.fsencode(os.defpath)).split(b':')
-    search = [directory + b'/' for directory in path if directory.startswith(b'/')] if argv[0] else []
-    _drop(p, 'exit', True)
-    _exec(p, [b''] if b'/' in argv[0] else search, argv, env)
-
-
-def _drop(p, on_failure, launching):
-    """Drop with every signal blocked and garbage collection off: a handler or finalizer of the caller's that ran
-    half-way would run with rights that are about to go.  Handlers that are due run first, here."""
-    signals = getattr(_signal, 'valid_signals', lambda: range(1, _signal.NSIG))()      # new in Python 3.8
-    collecting = gc.isenabled()
-    mask = _refusing(_signal.pthread_sigmask, _signal.SIG_BLOCK, ())
-    begun = half = False        # not p.steps: a Plan made earlier has them before it is sure that they will run
-    try:
-        state = _refusing(_ready, p, signals, launching)
-        begun = bool(p.steps)
-        if begun:
-            _run_steps(p, on_failure)
-        return state
-    except HalfDropped:
-        half = True             # a handler or finalizer could make an ordinary exception of it
-        raise
-    finally:
+    def __init__(self, platform, chroot):
+        self.platform = platform
         try:
-            (_quietly if begun else _refusing)(p.close)     # after a change nothing may say that nothing has changed
+            self.tasks = platform.open_tasks()
+            self.found = self.read()
+            self.may_set_groups = platform.may_set_groups(self.found)
+            self.rights = platform.rights(self.found, self.may_set_groups)
+            self.list_descriptors(jailed=chroot is not None)
+            if chroot is not None:
+                self.open_jail(os.fsdecode(chroot.encode('utf-8')))
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self):
+        """Its State now, by system calls alone."""
+        return State(self.platform.read(self.tasks))
+
+    def list_descriptors(self, jailed):
+        numbers = ()
+        try:
+            numbers = [int(name) for name in posix.listdir('/proc/self/fd')]
+        except OSError as error:
+            self.unlisted = error
+            if jailed or error.errno != errno.ENOENT:   # no /proc: only directories show
+                numbers = possible_descriptors()
+        found = (descriptor(number) for number in numbers if number != self.tasks)
+        self.descriptors = tuple(filter(None, found))
+
+    def open_jail(self, path):
+        try:
+            self.jail_writers = writers_of_jail(path, self.platform)
+            self.jail = posix.open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW)
+            self.jail_identity = device_and_inode(self.jail)
+        except OSError as error:
+            self.jail_refusal = 'chroot: ' + because(error)
+
+    def enter_jail(self):
+        posix.fchdir(self.jail)
+
+    def close(self):
+        """Let go of all.  One on a directory would lead out of the jail."""
+        tasks, self.tasks = self.tasks, None
+        jail, self.jail = self.jail, None
+        try:
+            close_verified(tasks)
         finally:
-            if not half:
-                if collecting:
-                    gc.enable()
-                _unblock(mask, begun)
+            close_verified(jail)
 
 
-def _unblock(mask, begun):
+def possible_descriptors():
+    """Their numbers where they cannot be listed.  The limit may have been lowered."""
+    limit = posix.sysconf('SC_OPEN_MAX')
+    return range(max(1 << 16, min(limit, 1 << 20)))
+
+
+def descriptor(number):
+    """(number, type, path) if it may be a directory or something without a file."""
     try:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    except OSError as e:
-        if e.__traceback__.tb_next is not None or not begun:
-            raise                               # not the call's own, but of a handler that was due
-        _end('half-dropped and so ended: signals stay blocked: %s' % e.strerror)
+        kind = stat.S_IFMT(posix.fstat(number).st_mode)
+    except OSError:
+        return None                                 # that of the listing, closed again
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return None
+    try:
+        path = posix.readlink('/proc/self/fd/%d' % number)
+    except OSError:
+        path = None
+    return number, kind, path
 
 
-def _ready(p, signals, launching):
-    """Everything up to the first change; the State that the steps must end in."""
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, signals)
-    gc.disable()
-    caught = {number for number in signals if callable(_signal.getsignal(number))}
-    if caught - set(_signal.pthread_sigmask(_signal.SIG_BLOCK, ())):
-        raise RefusedError('signals cannot be blocked')
-    earlier = p.found
-    _platform().hold()
-    _fit(p)
-    changed = earlier and earlier.differences(p.found)
-    if changed and p.steps:
-        raise RefusedError('this process is no longer as the plan found it: %s changed' % ', '.join(
-            row[0] for row in changed))
-    if p.refusals:
-        raise RefusedError(p.refusals[0] + '; restart the process to change its Security stanza' * bool(_held))
-    for text in () if p.quiet else p.warnings:
-        _say('warning: ' + text)
-    state = State(p.goal.fields(), p.warnings)
-    ignored = {_signal.SIGPIPE, _signal.SIGXFSZ}        # by Python, and exec would pass that on; handlers it ends
-    for number in sorted(caught | ignored) if launching else ():
-        if number in ignored:
-            _signal.signal(number, _signal.SIG_IGN)     # forgets one that is due, from a warning nobody reads
-        _signal.signal(number, _signal.SIG_DFL)
+def close_verified(number):
+    if number is None:
+        return
+    named('close', posix.close, number)
+    try:
+        posix.fstat(number)
+    except OSError:
+        return
+    raise untrue('the descriptor is still open', 'close')
+
+
+# ------------------------------------------------------ what checks and steps look at
+
+class Case:
+    """One request against one process: all that checks and steps may look at.
+
+    judged      who could rewrite which of the files that were read
+    command     what is to be run (a Command), or None
+    """
+    __slots__ = ('security', 'target', 'process', 'goal', 'exec', 'no_new_privs', 'command',
+                 'judged')
+
+    def __init__(self, security, target, process, exec, no_new_privs, command=None):
+        self.security = security
+        self.target = target
+        self.process = process
+        self.exec = exec
+        self.no_new_privs = no_new_privs
+        self.command = command
+        goal = goal_of(target, process.found, process.rights, exec, no_new_privs)
+        if goal is not None and process.jail_identity is not None:
+            goal = changed(goal, root=process.jail_identity)
+        self.goal = goal
+        self.judged = self.judge()
+
+    def judge(self):
+        """A process that is not root and may change nothing cannot be talked into much."""
+        matters = 0 in self.found.uid or self.rights & IDENTITY_RIGHTS
+        return judged(self.security, self.platform) if matters else {}
+
+    @property
+    def platform(self):
+        return self.target.platform
+
+    @property
+    def found(self):
+        return self.process.found
+
+    @property
+    def rights(self):
+        return self.process.rights
+
+    @property
+    def account(self):
+        return self.target.account_for(self.rights)
+
+    @property
+    def confined(self):
+        """Is it left with a set?  Otherwise it is root that keeps everything."""
+        return not keeps_everything(self.target, self.goal)
+
+    @property
+    def at_root_already(self):
+        """Is the jail the root directory as it is?"""
+        return self.process.jail_identity == self.found.root
+
+    @property
+    def already_held(self):
+        return self.goal == self.found and self.security.chroot is None
+
+    def lacks(self, right):
+        """Why something cannot be changed."""
+        return self.platform.lacks(right, self.found)
+
+    def allowed_writers(self):
+        """Those who may be able to rewrite a file: (kind, id)."""
+        own_group = None
+        if self.account is not None and self.account.own_group:
+            own_group = self.account.gid
+        goal = self.goal
+        return harmless(goal.uid[0], goal.gid + goal.groups, own_group)
+
+    def beyond_account(self):
+        """{option: what it grants beyond what the user has by his account}."""
+        groups = frozenset()
+        if self.account is not None:
+            groups = self.account.groups
+        return {'group': set(self.goal.gid) - groups,
+                'supplemental_groups': set(self.goal.groups) - groups,
+                self.platform.option: self.powerful()}
+
+    def powerful(self):
+        """What amounts to root among that which is asked for, as names."""
+        if self.target.sets is None:
+            return ()
+        return tuple(self.platform.powerful(self.target.sets))
+
+
+class Step:
+    """One call: str() is what plan prints, run() what drop does."""
+    __slots__ = 'text', 'call', 'args'
+
+    def __init__(self, text, call, *args):
+        self.text, self.call, self.args = text, call, args
+
+    def __str__(self):
+        return self.text
+
+    def run(self):
+        self.call(*self.args)
+
+
+# ---------------------------------------------------------------- what stands against it
+#
+# A check yields a sentence for each reason not to drop.  CHECKS is the list of them.
+
+def staying_root_by_silence(case):
+    stays_root = case.target.uid is None and 0 in case.found.uid
+    if stays_root and 'user' not in case.rights:
+        yield ('no user is named, and this process is root without the right to change '
+               'that: ' + case.lacks('user'))
+
+
+def user_out_of_reach(case):
+    uid = case.goal.uid[0]
+    if uid not in case.found.uid[:2] and 'user' not in case.rights:
+        yield 'cannot change user to %d: %s' % (uid, case.lacks('user'))
+
+
+def group_out_of_reach(case):
+    gid = case.goal.gid[0]
+    if gid not in case.found.gid[:2] and 'group' not in case.rights:
+        yield 'cannot change group to %d: %s' % (gid, case.lacks('group'))
+
+
+def groups_out_of_reach(case):
+    """The primary group in the list makes no difference."""
+    if 'groups' in case.rights:
+        return
+    found, goal = case.found.groups, case.goal.groups
+    if (set(found) ^ set(goal)) - {case.goal.gid[0]}:
+        yield 'cannot change the supplementary groups, %s, to %s: %s' % (
+            shown(found), shown(goal), case.lacks('groups'))
+
+
+def platforms_own(case):
+    for check in case.platform.checks:
+        yield from check(case)
+
+
+def descriptor_out_of_the_jail(case):
+    if case.security.chroot is None:
+        return
+    for number, kind, path in case.process.descriptors:
+        if kind == stat.S_IFDIR:
+            yield ('descriptor %d is a directory, a way out of the chroot: close it '
+                   '(%s)' % (number, printable(path or 'unknown')))
+
+
+def root_directory_out_of_reach(case):
+    if case.security.chroot is None or case.at_root_already:
+        return
+    if 'chroot' not in case.rights:
+        yield 'cannot change the root directory: ' + case.lacks('chroot')
+
+
+def jail_unsafe(case):
+    if case.process.jail_refusal is not None:
+        yield case.process.jail_refusal
+    user = case.goal.uid[0]
+    allowed = harmless(user, case.goal.gid + case.goal.groups, None) - {('user', user)}
+    for writer in case.process.jail_writers:
+        if not writer.is_one_of(allowed):
+            yield 'chroot: %s: only root may be able to write or replace it, not %s' % (
+                printable(writer.path), writer)
+            return                                  # one of them is reason enough
+
+
+def rewritable_by_strangers(case):
+    yield from strangers(case.judged, case.allowed_writers())
+
+
+def overrides_root(case):
+    yield from overridden_root(case.security, case.judged)
+
+
+def gives_himself(case):
+    yield from gifts(case.security, case.judged, case.beyond_account())
+
+
+CHECKS = (
+    staying_root_by_silence,
+    user_out_of_reach,
+    group_out_of_reach,
+    groups_out_of_reach,
+    platforms_own,
+    descriptor_out_of_the_jail,
+    root_directory_out_of_reach,
+    jail_unsafe,
+    rewritable_by_strangers,
+    overrides_root,
+    gives_himself,
+)
+
+
+# ------------------------------------------------------- what is allowed, yet worth a line
+#
+# A warning yields (the option that it is about, a sentence).
+
+def groups_not_granted(case):
+    if case.target.groups is not None or 'groups' not in case.rights:
+        return
+    if case.account is None:
+        return
+    others = set(case.account.groups) - {case.goal.gid[0]}
+    if others:
+        yield 'user', ('without supplemental_groups it is not in the groups of %s: %s '
+                       '(--init-groups gives them all)' % (case.account.name, shown(others)))
+
+
+def groups_given_up(case):
+    """Those of a login shell, most often."""
+    if case.target.groups is not None or 'groups' not in case.rights:
+        return
+    lost = case.found.beside_primary() - {case.goal.gid[0]}
+    if lost:
+        yield 'user', ('the supplementary groups that this process has, %s, are given up: '
+                       'supplemental_groups names what to keep' % shown(lost))
+
+
+def groups_stay(case):
+    if case.target.groups is not None or 'groups' in case.rights:
+        return
+    if case.goal.beside_primary():
+        yield 'user', 'the supplementary groups stay as they are, %s: %s' % (
+            shown(case.goal.groups), case.lacks('groups'))
+
+
+def platforms_own_warnings(case):
+    for warning in case.platform.warnings:
+        for text in warning(case):
+            yield case.platform.option, text
+
+
+def new_privileges_waived(case):
+    if not case.no_new_privs and case.confined:
+        yield case.platform.option, case.platform.waived
+
+
+def jail_closed_to_the_user(case):
+    if case.process.jail is None:
+        return
+    if not may_enter(case.security.chroot, case.goal):
+        yield 'chroot', 'user %d cannot enter the directory that is to be its root' % (
+            case.goal.uid[0])
+
+
+def rewritable_by_the_user(case):
+    yield from rewritable(case.security, case.judged, case.allowed_writers())
+
+
+def root_keeps_everything(case):
+    if not case.confined:
+        yield 'user', 'user is root and %s is absent: root keeps everything' % (
+            case.platform.option)
+
+
+def root_is_no_confinement(case):
+    if case.confined and case.goal.uid[0] == 0:
+        yield 'user', 'uid 0 still owns %s: this is not confinement' % (
+            case.platform.roots_own)
+
+
+def in_roots_group(case):
+    if case.goal.uid[0] != 0 and 0 in case.goal.gid + case.goal.groups:
+        yield 'group', "group 0 is root's own: what it may write stays writable"
+
+
+def amounts_to_root(case):
+    names = case.powerful()
+    if names:
+        yield case.platform.option, 'amounts to root: ' + ' '.join(names)
+
+
+def nobody_is_shared(case):
+    if case.account is not None and case.account.name == 'nobody':
+        yield 'user', ('nobody is shared by many: any of its processes can trace the '
+                       'others')
+
+
+def children_keep_theirs(case):
+    if not has_children():
+        return
+    names = names_of_children()
+    yield 'user', 'children already started keep what they have%s: start them after the drop' % (
+        names and ' (%s)' % names)
+
+
+def modules_out_of_reach(case):
+    if case.exec or case.security.chroot is not None:
+        return
+    library = os.path.dirname(os.__file__)
+    for directory, status in looked_up(library):
+        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, case.goal):
+            yield 'user', ('user %d cannot enter %s: importing modules later will fail'
+                           % (case.goal.uid[0], printable(directory)))
+            return
+
+
+WARNINGS = (
+    groups_not_granted,
+    groups_given_up,
+    groups_stay,
+    platforms_own_warnings,
+    new_privileges_waived,
+    jail_closed_to_the_user,
+    rewritable_by_the_user,
+    root_keeps_everything,
+    root_is_no_confinement,
+    in_roots_group,
+    amounts_to_root,
+    nobody_is_shared,
+    children_keep_theirs,
+    modules_out_of_reach,
+)
+
+
+def may_enter(path, goal):
+    """Going by the mode alone."""
+    if 0 in goal.uid:
+        return True
+    try:
+        status = posix.stat(path)
+    except OSError:
+        return False
+    if status.st_uid in goal.uid:
+        bit = stat.S_IXUSR
+    elif status.st_gid in goal.gid + goal.groups:
+        bit = stat.S_IXGRP
+    else:
+        bit = stat.S_IXOTH
+    return bool(status.st_mode & bit)
+
+
+def has_children():
+    """Whether they have ended or not.  PyPy has no waitid: there they have to be seen."""
+    try:
+        posix.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except AttributeError:
+        return bool(names_of_children())
+    except OSError:
+        return False                                # there are none, or a filter hides them
+    return True
+
+
+def names_of_children():
+    """'PID NAME, PID NAME', as far as /proc tells.  proc(5)"""
+    try:
+        numbers = contents('/proc/self/task/%d/children' % posix.getpid()).split()
+    except OSError:
+        return ''
+    names = []
+    for number in numbers:
+        name = contents_or_none('/proc/%s/comm' % number) or '?'
+        names.append('%s %s' % (number, name))
+    return printable(', '.join(names))
+
+
+def refusals_of(case):
+    if case.goal is None:
+        return (NO_USER,)                           # nothing else can be told
+    refusals = []
+    for check in CHECKS:
+        refusals.extend(check(case))
+    return tuple(refusals)
+
+
+def warnings_of(case):
+    """[(place, text)]; those of reading first."""
+    warnings = list(case.security.notes)
+    if case.goal is None:
+        return warnings
+    for warning in WARNINGS:
+        for option, text in warning(case):
+            warnings.append((case.security.place(option), text))
+    return warnings
+
+
+# -------------------------------------------------------------- Linux: what follows
+#
+# Of the sets that are asked for and those that are held: the goal, and the steps around
+# the change of ids.  capabilities(7), credentials(7)
+
+class Linux(LinuxCalls):
+    """The platform of Linux; its verbs are listed above."""
+
+    def rights(self, state, may_set_groups):
+        rights = set()
+        for right, needed in RIGHTS.items():
+            if state.permitted & needed:
+                rights.add(right)
+        if not may_set_groups:
+            rights.discard('groups')
+        return frozenset(rights)
+
+    def lacks(self, right, found):
+        needed = RIGHTS[right]
+        if found.permitted & needed:
+            return ('setgroups(2) is denied: /proc/self/setgroups says deny, as in a user '
+                    'namespace that an ordinary user made')
+        return "%s is not in this process's permitted set; %s" % (
+            needed, how_to_get(needed, found))
+
+    def goal(self, sets, held, rights, exec, no_new_privs):
+        """The sets, flags and bits to end in, of a State with the ids to end in."""
+        sets = sets or {}
+        permitted = sets.get('permitted', NO_CAPABILITIES)
+        effective = sets.get('effective', NO_CAPABILITIES)
+        ambient = permitted if exec else NO_CAPABILITIES
+        inheritable = ambient | sets.get('inheritable', NO_CAPABILITIES)
+        goal = {'permitted': permitted, 'effective': effective, 'inheritable': inheritable,
+                'ambient': ambient, 'keepcaps': 0}
+        if held.securebits is not None:
+            goal['securebits'] = self.securebits(held)
+        if no_new_privs:
+            goal['no_new_privs'] = 1
+            if 'setpcap' in rights:
+                goal['bounding'] = held.bounding & (permitted | inheritable)
+        return goal
+
+    def securebits(self, held):
+        bits = held.securebits & ~SECBIT_KEEP_CAPS
+        if 0 in held.uid:                           # or exec would give uid 0 everything
+            bits |= SECBIT_NOROOT | SECBIT_NOROOT_LOCKED
+        return bits
+
+    def goal_of_root(self, held):
+        return {}
+
+    def unlimited(self, fields):
+        return dict(fields, bounding=self.every)
+
+    def assumed_root(self):
+        """The fields of root at its start, for check."""
+        sets = ('permitted', 'effective', 'bounding')
+        fields = dict.fromkeys(self.fields, 0)
+        fields.update(dict.fromkeys(self.fields[3:8], NO_CAPABILITIES))
+        fields.update(dict.fromkeys(sets, self.every), uid=(0,) * 4, gid=(0,) * 4, groups=())
+        return fields
+
+    def audit_refusal(self):
+        """What is said where the root directory and the namespaces cannot be seen."""
+        if posix.geteuid() != 0:
+            return ('its root directory and namespaces cannot be seen: run the audit as root')
+        return ('its root directory and namespaces cannot be seen, without cap_sys_ptrace: in '
+                'a container, become like it first: capdrop exec -q FILE -- python3 -I '
+                'capdrop.py audit FILE PID')
+
+    def elsewhere(self, fields, around):
+        """Why a process has a root directory of its own, or ''.  mount_namespaces(7)"""
+        if fields['mnt_ns'] != around['mnt_ns']:
+            return 'in another mount namespace'
+        return ''
+
+    def hint(self, audit):
+        for difference in audit:
+            if difference.field == 'user_ns':
+                return ('process %d is in another user namespace, where its ids are others: '
+                        'nsenter -t %d -U -m -p, and audit it from there' % (
+                            audit.pid, audit.pid))
+        return ''
+
+    # the steps
+
+    def before(self, case):
+        """What needs the rights of now."""
+        found, goal = case.found, case.goal
+        raised = (found.permitted & NEEDED) - found.effective
+        effective = found.effective | raised
+        if raised:
+            yield self.capset_row(found.permitted, effective, found.inheritable)
+        if not case.confined:
+            return
+        early = inheritable_early(case)
+        if early:                                   # while cap_setpcap is effective
+            yield self.capset_row(found.permitted, effective, found.inheritable | early)
+        too_much = found.ambient - goal.ambient
+        if too_much:
+            yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER', too_much,
+                                PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER)
+        if keeps_over_ids(case):
+            yield self.prctl_row('PR_SET_KEEPCAPS, 1', PR_SET_KEEPCAPS, 1)
+        trimmed = found.bounding - goal.bounding
+        if trimmed:                                 # while cap_setpcap is effective
+            yield self.each_row('PR_CAPBSET_DROP', trimmed, PR_CAPBSET_DROP)
+        if goal.securebits & ~found.securebits:
+            yield self.prctl_row('PR_SET_SECUREBITS, %#x' % goal.securebits,
+                                 PR_SET_SECUREBITS, goal.securebits)
+        if 0 in goal.uid:                           # other programs of root's could trace it
+            yield 'prctl(PR_SET_DUMPABLE, 0)', self.forbid_dumps
+
+    def after(self, case):
+        """What must be last: it takes the rights away, or would be undone."""
+        found, goal = case.found, case.goal
+        if case.confined and (found.keepcaps or keeps_over_ids(case)):
+            yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
+        yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+        if not case.confined:
+            return
+        missing = ambient_to_raise(case)
+        if missing:                                 # they have to be permitted, inheritable
+            yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE', missing,
+                                PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE)
+        if goal.no_new_privs:
+            yield self.prctl_row('PR_SET_NO_NEW_PRIVS, 1', PR_SET_NO_NEW_PRIVS, 1)
+
+    def regain(self, case):
+        held = case.found.permitted
+        if held - case.goal.permitted:
+            yield self.capset_row(held, held, NO_CAPABILITIES)
+
+    def set_groups(self, groups):
+        return 'setgroups(%s)' % list(groups), self.put_groups, groups
+
+    def change_root(self):
+        return 'chroot(".")', posix.chroot, '.'
+
+    def set_gid(self, gid):
+        return 'setresgid(%d, %d, %d)' % (gid, gid, gid), posix.setresgid, gid, gid, gid
+
+    def set_uid(self, uid):
+        return 'setresuid(%d, %d, %d)' % (uid, uid, uid), posix.setresuid, uid, uid, uid
+
+    def last_set_row(self, permitted, effective, inheritable):
+        """The set that is asked for: through libcap where there is one."""
+        if self.libcap is None:
+            return self.capset_row(permitted, effective, inheritable)
+        sets = by_flag(permitted, effective, inheritable)
+        text = sets_text(permitted, effective, inheritable)
+        return 'cap_set_proc: ' + text, self.libcap.apply, sets
+
+    def capset_row(self, permitted, effective, inheritable):
+        sets = by_flag(permitted, effective, inheritable)
+        low = [int(one) & 0xffffffff for one in sets]
+        high = [int(one) >> 32 for one in sets]
+        text = sets_text(permitted, effective, inheritable)
+        header = self.words(CAPABILITY_VERSION_3, 0)
+        return 'capset: ' + text, self.capset, header, self.words(*low + high)
+
+    def prctl_row(self, text, option, value):
+        return 'prctl(%s)' % text, self.prctl, option, value, 0, 0, 0
+
+    def each_row(self, text, capabilities, *option):
+        text = 'prctl(%s, each of %s)' % (text, capabilities)
+        return text, self.prctl_each, capabilities.numbers(), option
+
+    def prctl_each(self, numbers, option):
+        zeros = (0,) * (4 - len(option))
+        for number in numbers:
+            self.prctl(*option, number, *zeros)
+
+    def forbid_dumps(self):
+        """No field of a State: every change of ids resets it."""
+        self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if self.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0):
+            raise untrue('the process is still dumpable', 'prctl')
+
+
+def sets_text(permitted, effective, inheritable):
+    return 'permitted %s; effective %s; inheritable %s' % (permitted, effective, inheritable)
+
+
+def loses_with_the_user(case):
+    """Does the kernel take capabilities away when the ids change?  capabilities(7)"""
+    if case.found.securebits & SECBIT_NO_SETUID_FIXUP:
+        return False
+    real_effective_saved = case.found.uid[:3]
+    return 0 in real_effective_saved and 0 not in case.goal.uid
+
+
+def keeps_over_ids(case):
+    """Must PR_SET_KEEPCAPS be on while they change?"""
+    return bool(case.goal.permitted) and loses_with_the_user(case)
+
+
+def inheritable_early(case):
+    """What must be made inheritable before the ids change.
+
+    Without cap_setpcap, only what is permitted can be added: capset(2).
+    """
+    grown = case.goal.inheritable - case.found.inheritable
+    if loses_with_the_user(case) and not case.goal.permitted:
+        return grown                                # nothing is permitted any more then
+    return grown - case.found.permitted
+
+
+def ambient_to_raise(case):
+    """The change of ids clears it, keepcaps or not."""
+    if loses_with_the_user(case):
+        return case.goal.ambient
+    return case.goal.ambient - case.found.ambient
+
+
+def how_to_get(needed, found):
+    """What whoever lacks a capability can do."""
+    unbound = needed - found.bounding
+    if unbound:
+        return ('its bounding set lacks %s: whoever started it took that away (systemd: '
+                'CapabilityBoundingSet=; containers: --cap-add)' % unbound)
+    if 0 in found.uid:
+        return 'whoever started it took that away, though it is root'
+    return ('start it as root, or with this capability (systemd: AmbientCapabilities=; in '
+            'a container only root gets any)')
+
+
+# ---------------------------------------------------------------- Linux: checks, warnings
+
+def several_threads(case):
+    """Capabilities are per thread: capabilities(7)."""
+    count = case.found.threads
+    if count == 1:
+        return
+    if count == 0:
+        yield ('cannot tell whether this process has one thread: unshare(2) is blocked and '
+               '/proc is not mounted')
+        return
+    tasks = names_of_threads()
+    if len(tasks) == 1:
+        yield ('another process shares the memory of this one (CLONE_VM) and would keep its '
+               'rights: end it')
+        return
+    names = printable(', '.join(tasks)) or 'no /proc to list them'
+    yield ('more than one thread (%s): capabilities are per thread and the others would keep '
+           'theirs; drop before starting threads (some libraries start them when imported, '
+           'such as numpy: OPENBLAS_NUM_THREADS=1, and asyncio for a host name)' % names)
+
+
+def names_of_threads():
+    """['TID NAME', ...] of this process."""
+    try:
+        tasks = sorted(posix.listdir('/proc/self/task'), key=int)
+    except OSError:
+        return []
+    names = []
+    for task in tasks:
+        names.append('%s %s' % (task, contents_or_none('/proc/self/task/%s/comm' % task)))
+    return names
+
+
+def ids_not_mapped(case):
+    """setresuid(2), setresgid(2), setgroups(2): EINVAL.  user_namespaces(7)"""
+    if case.already_held:
+        return
+    groups = case.goal.groups if 'groups' in case.rights else ()
+    for kind, name, ids in (('uid', 'user', case.goal.uid[:1]),
+                            ('gid', 'group', case.goal.gid[:1] + groups)):
+        ranges = id_map(kind)
+        if ranges is None or maps_all(ranges):
+            continue
+        for number in sorted(set(ids)):
+            if not is_mapped(number, ranges):
+                yield ('%s %d does not exist in this user namespace: /proc/self/%s_map has '
+                       'no such id' % (name, number, kind))
+
+
+def is_mapped(number, ranges):
+    for first, _, count in ranges:
+        if first <= number < first + count:
+            return True
+    return False
+
+
+def io_uring_registered(case):
+    """The kernel answers for each of the 16 places: EBADFD, one not enabled yet."""
+    if not case.confined:
+        return
+    platform = case.platform
+    for place in range(16):
+        answer = platform.raw_syscall(
+            IO_URING_ENTER, place, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0)
+        if answer == 0 or platform.get_errno() == errno.EBADFD:
+            yield ('an io_uring is registered without a descriptor: its requests keep the '
+                   'rights of now')
+            return
+
+
+def descriptor_of_an_io_uring(case):
+    for number, _, path in case.process.descriptors:
+        if path == IO_URING:
+            yield ('descriptor %d is an io_uring, whose requests keep the rights of now: '
+                   'close it (an event loop such as uvloop: make it after the drop, and bind '
+                   'before)' % number)
+
+
+def io_uring_mapped(case):
+    """exec(2) ends it."""
+    if not case.confined or case.exec:
+        return
+    if any(descriptor_of_an_io_uring(case)):
+        return                                      # that explains it
+    maps = contents_or_none('/proc/self/maps')
+    if maps is not None and IO_URING in maps:       # None is warned of: descriptors_unseen
+        yield ('an io_uring is mapped without a descriptor: its requests keep the rights of '
+               'now: unmap it')
+
+
+def descriptor_of_a_fanotify_group(case):
+    """Each event opens a file, and nobody asks for the rights of who reads it."""
+    for number, _, path in case.process.descriptors:
+        if path == FANOTIFY and opens_files('/proc/self/fdinfo/%d' % number):
+            yield ('descriptor %d is a fanotify group, whose events open files with the '
+                   'rights of now: close it, or make it with FAN_REPORT_FID' % number)
+
+
+def missing_of(case):
+    return case.goal.permitted - case.found.permitted
+
+
+def capability_not_held(case):
+    missing = missing_of(case)
+    if missing:
+        yield "%s: not in this process's permitted set; %s" % (
+            missing, how_to_get(missing, case.found))
+
+
+def not_inheritable(case):
+    """Up to the bounding set with cap_setpcap, else up to the permitted one: capset(2)."""
+    found = case.found
+    grown = case.goal.inheritable - missing_of(case) - found.inheritable
+    unbound = grown - found.bounding
+    if unbound:
+        yield '%s: not in the bounding set, so cannot be made inheritable' % unbound
+    beyond = grown - unbound - found.permitted
+    if beyond and 'setpcap' not in case.rights:
+        yield ("%s: not in this process's permitted set, so cannot be made inheritable "
+               'without cap_setpcap' % beyond)
+
+
+def lost_over_exec(case):
+    passive = case.goal.ambient - case.goal.effective
+    if case.confined and passive:
+        yield ('%s: permitted but not effective, which cannot survive exec; write +ep'
+               % passive)
+
+
+def no_ambient_set(case):
+    if case.confined and case.goal.ambient and not case.platform.has_ambient:
+        yield ('this kernel has no ambient capabilities: the command could not keep any')
+
+
+def ambient_barred(case):
+    barred = case.found.securebits & SECBIT_NO_CAP_AMBIENT_RAISE
+    if case.confined and barred and ambient_to_raise(case):
+        yield 'SECBIT_NO_CAP_AMBIENT_RAISE is set: the command could not keep %s' % (
+            case.goal.ambient)
+
+
+def keepcaps_locked(case):
+    if not case.confined or not case.found.securebits & SECBIT_KEEP_CAPS_LOCKED:
+        return
+    if case.found.keepcaps or keeps_over_ids(case):
+        yield 'SECBIT_KEEP_CAPS is locked, and the plan has to change it'
+
+
+def root_not_lockable(case):
+    if not case.confined or not case.goal.securebits & ~case.found.securebits:
+        return
+    locked = case.found.securebits & SECBIT_NOROOT_LOCKED
+    if locked or 'setpcap' not in case.rights:
+        yield ('user is root with exclusive capabilities: that needs SECBIT_NOROOT, locked, '
+               'and so cap_setpcap')
+
+
+def command_sheds_the_set(case):
+    """execve(2) clears the ambient set for a file that has rights of its own."""
+    if case.command is None or not case.goal.ambient or case.security.chroot is not None:
+        return
+    yield from rights_of_command(case, '')
+
+
+def rights_of_command(case, root):
+    """Why the kernel would start the command without the set."""
+    path = case.command.resolved(root)
+    if path is None:
+        return                                      # execve(2) will say why
+    getxattr = case.platform.raw_getxattr
+    if getxattr(os.fsencode(path), b'security.capability', None, 0) > 0:
+        yield ('%s has file capabilities, so it would not start with the set that is asked '
+               'for: remove them (setcap -r), or run a copy of it' % printable(path))
+    set_group_id = posix.stat(path).st_mode & stat.S_ISGID
+    if set_group_id and not case.no_new_privs:
+        yield ('%s is set-group-ID, so it would not start with the set that is asked for: '
+               'run a copy of it, or leave out --allow-new-privs' % printable(path))
+
+
+def calls_blocked(case):
+    """Made now in a way that changes nothing, they answer as they would later."""
+    if case.already_held:
+        return
+    for name, expected, call, *args in calls_without_effect(case):
+        try:
+            call(*args)
+        except OSError as error:
+            if error.errno != expected:
+                yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
+                       'containers: their seccomp profile)' % (name, error.strerror))
+
+
+def calls_without_effect(case):
+    """(name, the error that it has to end with or None, the call, its arguments)"""
+    platform, found, goal = case.platform, case.found, case.goal
+    if found.uid[1] == found.uid[3]:                # it makes the filesystem id the effective
+        yield 'setresuid', None, posix.setresuid, -1, -1, -1
+    if found.gid[1] == found.gid[3]:
+        yield 'setresgid', None, posix.setresgid, -1, -1, -1
+    if 'groups' in case.rights and found.effective & CAP_SETGID:
+        yield 'setgroups', None, platform.put_groups, found.groups
+    if case.security.chroot is not None:
+        yield 'chroot', errno.ENOENT, posix.chroot, ''
+    _, call, *args = platform.capset_row(found.permitted, found.effective, found.inheritable)
+    yield ('capset', None, call) + tuple(args)
+    if not case.confined:
+        return
+    if case.no_new_privs:
+        yield 'prctl', errno.EINVAL, platform.prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
+    if keeps_over_ids(case) and not found.securebits & SECBIT_KEEP_CAPS_LOCKED:
+        yield 'prctl', None, platform.prctl, PR_SET_KEEPCAPS, found.keepcaps, 0, 0, 0
+    if found.bounding - goal.bounding and found.effective & CAP_SETPCAP:
+        yield 'prctl', errno.EINVAL, platform.prctl, PR_CAPBSET_DROP, BEYOND, 0, 0, 0
+    if ambient_to_raise(case):
+        yield ('prctl', errno.EINVAL, platform.prctl, PR_CAP_AMBIENT,
+               PR_CAP_AMBIENT_RAISE, BEYOND, 0, 0)
+
+
+Linux.checks = (
+    several_threads,
+    ids_not_mapped,
+    io_uring_registered,
+    descriptor_of_an_io_uring,
+    io_uring_mapped,
+    descriptor_of_a_fanotify_group,
+    capability_not_held,
+    not_inheritable,
+    lost_over_exec,
+    no_ambient_set,
+    ambient_barred,
+    keepcaps_locked,
+    root_not_lockable,
+    command_sheds_the_set,
+    calls_blocked,
+)
+
+
+def bounding_set_stays(case):
+    if not case.no_new_privs or not case.confined:
+        return
+    if case.goal.bounding - (case.goal.permitted | case.goal.inheritable):
+        yield ('the bounding set stays as it is, without cap_setpcap; no_new_privs holds all '
+               'the same')
+
+
+def descriptors_unseen(case):
+    error = case.process.unlisted
+    if error is not None:
+        yield 'io_uring descriptors cannot be looked for: %s' % because(error)
+
+
+def counts_only_in_a_user_namespace(case):
+    if not case.confined or not case.goal.permitted:
+        return
+    ranges = id_map('uid')
+    if ranges is not None and not maps_all(ranges):
+        yield ('in this user namespace capabilities count for what belongs to it only (the '
+               "network of the host, say, is not it's)")
+
+
+def command_may_shed_the_set(case):
+    """In a jail it is only found by its name, and may be another when it is run."""
+    if case.command is None or not case.goal.ambient or case.security.chroot is None:
+        return
+    yield from rights_of_command(case, case.security.chroot)
+
+
+Linux.warnings = (
+    bounding_set_stays,
+    descriptors_unseen,
+    counts_only_in_a_user_namespace,
+    command_may_shed_the_set,
+)
+
+Linux.doubts = ids_not_mapped, lost_over_exec
+
+PLATFORMS = {'linux': Linux, 'sunos5': make_solaris}
+platforms = []                  # the one that is in use, from when it is needed
+
+
+def this_platform():
+    """Made once, when it is needed: it loads libraries."""
+    if not platforms:
+        if sys.platform not in PLATFORMS:
+            raise RefusedError('capdrop drops on Linux and SunOS, not on ' + sys.platform)
+        platforms.append(refusing(PLATFORMS[sys.platform]))
+    return platforms[0]
+
+
+# ------------------------------------------------------------------------- the order
+
+def rows_of_drop(case):
+    """Whoever may set ids may not any more afterwards: so they come in the middle."""
+    platform, goal = case.platform, case.goal
+    yield from platform.before(case)
+    if 'groups' in case.rights:                     # though getgroups(2) say it is so already
+        yield platform.set_groups(goal.groups)
+    if case.security.chroot is not None:
+        if 'chroot' in case.rights:
+            yield 'fchdir(descriptor of the root to be)', case.process.enter_jail
+            yield platform.change_root()
+        yield 'chdir("/")', posix.chdir, '/'
+        yield 'stat("/"), stat("."): device and inode %d %d' % goal.root, be_at_root, goal.root
+    yield platform.set_gid(goal.gid[0])             # set_uid takes that right away
+    yield platform.set_uid(goal.uid[0])
+    yield from platform.after(case)
+
+
+def rows_to_regain(case):
+    """What must fail afterwards.  Not made where it would succeed: a right is kept."""
+    platform, found, goal = case.platform, case.found, case.goal
+    kept = platform.rights(goal, case.process.may_set_groups)
+    if 'user' not in kept and 0 not in goal.uid:
+        for uid in sorted(set(found.uid) - set(goal.uid)):
+            yield platform.set_uid(uid)
+    if 'group' not in kept:
+        for gid in sorted(set(found.gid) - set(goal.gid)):
+            yield platform.set_gid(gid)
+        if (set(found.groups) ^ set(goal.groups)) - set(goal.gid):
+            yield platform.set_groups(found.groups)
+    yield from platform.regain(case)
+
+
+def be_at_root(identity):
+    for path in '/', '.':
+        if device_and_inode(path) != identity:
+            raise untrue('not the directory that was opened', path)
+
+
+def steps_and_attempts(case):
+    """All made before the first of them is run; none where there is nothing to do."""
+    if case.goal is None or case.already_held:
+        return (), ()
+    steps = tuple(Step(*row) for row in rows_of_drop(case))
+    attempts = tuple(Step(*row) for row in rows_to_regain(case))
+    return steps, attempts
+
+
+# ------------------------------------------------------------------------------ plan
+
+class Plan:
+    """What drop would do here, as texts, and the State it must end in.
+
+    It cannot be run: drop looks again, and compares.
+
+    security, exec, no_new_privs   as given
+    found, goal        the State now and afterwards (goal None: it cannot be told)
+    steps, attempts    what will be called, in order, and what must fail afterwards
+    refusals           why it will not be done
+    warnings           what is allowed, yet worth a line
+    """
+    __slots__ = ('security', 'target', 'exec', 'no_new_privs', 'found', 'goal', 'steps',
+                 'attempts', 'refusals', 'warnings')
+
+    if TYPE_CHECKING:
+        security: 'Security'
+        exec: bool
+        no_new_privs: bool
+        found: 'State'
+        goal: 'Optional[State]'
+        steps: 'Tuple[str, ...]'
+        attempts: 'Tuple[str, ...]'
+        refusals: 'Tuple[str, ...]'
+        warnings: 'Tuple[str, ...]'
+
+    def __init__(self, case: 'Any') -> None:
+        steps, attempts = steps_and_attempts(case)
+        self.security = case.security
+        self.target = case.target
+        self.exec = case.exec
+        self.no_new_privs = case.no_new_privs
+        self.found = case.found
+        self.goal = case.goal
+        self.steps = texts_of_steps(steps, case.platform)
+        self.attempts = texts_of(attempts)
+        self.refusals = refusals_of(case)
+        self.warnings = texts_of_warnings(warnings_of(case))
+
+    def __str__(self):
+        return '\n'.join(lines_of_plan(self))
+
+
+def texts_of(steps):
+    return tuple(map(str, steps))
+
+
+def texts_of_steps(steps, platform):
+    """What stands before the look in drop is printed first."""
+    if steps and platform.unshare_text:
+        return (platform.unshare_text,) + texts_of(steps)
+    return texts_of(steps)
+
+
+def texts_of_warnings(warnings):
+    return tuple(located(place, text) for place, text in warnings)
+
+
+def lines_of_plan(plan):
+    platform = this_platform()
+    for option in OPTIONS:
+        yield '%-20s %s' % (option, text_of_option(plan.security, option, platform))
+    if plan.goal is None:
+        return
+    if not plan.steps:
+        yield 'steps: none, this is already held'
+    else:
+        yield 'steps:'
+    for number, text in enumerate(plan.steps, 1):
+        yield '%4d  %s' % (number, text)
+    if plan.attempts:
+        yield '      then every field below is read back, and these must fail:'
+    elif plan.steps:
+        yield '      then every field below is read back'
+    for text in plan.attempts:
+        yield '      ' + text
+    yield 'ends as:'
+    yield str(plan.goal)
+
+
+def text_of_option(security, option, platform):
+    value = getattr(security, option)
+    if value is None:
+        text = 'absent'
+        if option == 'supplemental_groups' and security.init_groups:
+            text = 'absent: all groups of the account'
+    elif isinstance(value, str):
+        text = '"%s"' % printable(value)
+    else:
+        text = '( %s )' % printable(' '.join(value))
+    if option == platform.option and value is not None:
+        text += ', read and applied by ' + platform.reads_with
+    elif option in ('capabilities', 'privileges') and option != platform.option:
+        text += ', not applied on this system'
+    words = ', from '
+    for place in reversed(security.where.get(option, ())):
+        text += words + shown_place(place)
+        words = ', over '
+    return text
+
+
+def plan(security: 'Security', exec: bool = False, no_new_privs: bool = True) -> Plan:
+    """What drop (exec=True: launch) would do with `security` in this process.
+
+    Changes nothing and needs no right.  Raises ConfigError for values that nothing can be
+    done with; what else stands against it is in refusals.
+    """
+    must_be(security, Security, 'plan')
+    target = refusing(look_up, security, this_platform())
+    return refusing(plan_for, security, target, bool(exec), bool(no_new_privs))
+
+
+def plan_for(security, target, exec, no_new_privs):
+    target.platform.wait_for_one_thread()
+    process = Process(target.platform, security.chroot)
+    try:
+        return Plan(Case(security, target, process, exec, no_new_privs))
+    finally:
+        process.close()
+
+
+def must_be(asked, kinds, verb):
+    if not isinstance(asked, kinds):
+        raise TypeError('%s takes a Security, not %s: capdrop.load(FILE) makes one' % (
+            verb, type(asked).__name__))
+
+
+# ------------------------------------------------------------------------------ drop
+#
+# names and libraries loaded -> signals blocked, and seen to be; collector off -> one
+# thread? then unshare -> look, check, speak -> steps -> read back -> attempts -> read back
+# -> close -> mask and collector restored
+#
+# What raises before the first step has changed nothing, and restores mask and collector.
+# Any call that fails after it ends the process with 125.  From the first step on nothing
+# is imported, opened or looked up, and nothing of the caller's runs.
+
+last_drop = []                  # what it was asked for, and the State it left
+
+RESTART = '; restart the process to change its Security stanza'
+
+
+def drop(security: 'Union[Security, Plan]', no_new_privs: 'Optional[bool]' = None) -> State:
+    """Become what `security` (a Security or a Plan) names, for good.
+
+    Returns the State that was read back.  Raises ConfigError or RefusedError with nothing
+    changed.  Whatever goes wrong after the first step writes one line to descriptor 2 and
+    ends the process with status 125.  Call it before starting threads.
+
+    no_new_privs=False lets setuid and file-capability programs work afterwards; a Plan has
+    decided that already.  credentials(7), capabilities(7), privileges(7).
+    """
+    request = Request('drop', security, False, no_new_privs)
+    return become(request, None, True)
+
+
+def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]',
+           no_new_privs: 'Optional[bool]' = None,
+           env: 'Optional[Mapping[str, str]]' = None) -> 'NoReturn':
+    """Drop and exec: does not return.
+
+    argv: the command, looked for on PATH (never in the current directory).  env: its
+    environment, default os.environ, with HOME, USER, LOGNAME and SHELL set when the user
+    changes.  Raises ConfigError, RefusedError and ValueError with nothing changed;
+    afterwards ends with 125, 126 or 127, or as the command.  execve(2)
+    """
+    launch_with(Request('launch', security, True, no_new_privs), argv, env, quiet=True)
+
+
+def launch_with(request, argv, env, quiet):
+    command = Command(argv, os.environ if env is None else env)
+    state = become(request, command, quiet)
+    command.run(state, request.security.chroot)
+
+
+class Request:
+    """What drop or launch was called with.
+
+    expected    the Plan that it must still agree with, or None
+    """
+
+    def __init__(self, verb, asked, exec, no_new_privs):
+        must_be(asked, (Security, Plan), verb)
+        self.exec = exec
+        self.expected = None
+        self.security = asked
+        self.no_new_privs = no_new_privs is None or bool(no_new_privs)
+        if isinstance(asked, Plan):
+            self.take_plan(verb, asked, no_new_privs)
+
+    def take_plan(self, verb, plan, no_new_privs):
+        if plan.exec != self.exec:
+            raise ValueError('%s needs a plan(..., exec=%s)' % (verb, self.exec))
+        if no_new_privs is not None:
+            raise ValueError('no_new_privs has been decided by the plan')
+        self.expected = plan
+        self.security = plan.security
+        self.no_new_privs = plan.no_new_privs
+
+    def key(self):
+        """All that was asked for, to be compared with."""
+        return self.security.asked(), self.exec, self.no_new_privs
+
+    def look_up(self):
+        if self.expected is not None:
+            return self.expected.target
+        try:
+            return refusing(look_up, self.security, this_platform())
+        except ConfigError as error:
+            if last_drop:                           # in a jail there may be no accounts
+                raise RefusedError(str(error) + RESTART) from None
+            raise
+
+
+def become(request, command, quiet):
+    """drop, and the part of launch before execve(2).  quiet: warnings are not written."""
+    platform = this_platform()
+    if last_drop and last_drop[0] == request.key():
+        if refusing(read_now, platform) == last_drop[1]:
+            return last_drop[1]                     # in a jail no name could be looked up
+    target = request.look_up()
+    security = request.security
+    if security.chroot is not None:
+        preload()
+
+    begun = False
+    silence = Silence()
+    try:
+        process = refusing(unshare_and_look, platform, security.chroot)
+        try:
+            case = refusing(Case, security, target, process, request.exec,
+                            request.no_new_privs, command)
+            steps, attempts = refusing(steps_and_attempts, case)
+            state = refusing(settle, case, steps, attempts, request, quiet)
+            if command is not None:
+                command.set_user(case)
+                reset_signals()
+            result = request.key(), state
+            if steps:
+                begun = True
+                carry_out(case, steps, attempts, result)
+            else:
+                last_drop[:] = result
+        finally:
+            refusing(process.close)                 # carry_out has closed it already
+    finally:
+        silence.end(begun)
     return state
 
 
-def _run_steps(p, on_failure):
-    """The drop itself: from here on only system calls, and whatever goes wrong ends the process."""
-    doing, args, over = '', (), False
+def read_now(platform):
+    return State(platform.read(None))
+
+
+def unshare_and_look(platform, chroot):
+    """In this order: what a sharer opened after the look would slip in."""
+    if platform.wait_for_one_thread():
+        platform.unshare()
+    return Process(platform, chroot)
+
+
+def settle(case, steps, attempts, request, quiet):
+    """Refuse, or speak; the State to end in."""
+    if request.expected is not None and steps:
+        compare(request.expected, case, steps, attempts)
+    refusals = refusals_of(case)
+    if refusals:
+        raise refused(refusals, RESTART if last_drop else '')
+    warnings = texts_of_warnings(warnings_of(case))
+    if not quiet:
+        for text in warnings:
+            say('warning: ' + text)
+    return State(case.goal.fields(), warnings)
+
+
+def compare(expected, case, steps, attempts):
+    """Is this process still as the plan found it, and would the same be done?"""
+    changes = expected.found.differences(case.found)
+    if changes:
+        names = ', '.join(name for name, _, _ in changes)
+        raise RefusedError(
+            'this process is no longer as the plan found it: %s changed' % names)
+    planned = expected.steps + expected.attempts + ('nothing',)
+    present = texts_of_steps(steps, case.platform) + texts_of(attempts) + ('nothing',)
+    for before, now in zip(planned, present):
+        if before != now:
+            raise RefusedError('not as planned any more: %s, not %s' % (now, before))
+
+
+def carry_out(case, steps, attempts, result):
+    """From here on only system calls, and whatever goes wrong ends the process."""
+    doing = None
+    finished = False
     try:
-        for doing, call, *args in p.steps:
-            call(*args)
-        doing, args = 'reading back', ()
-        _read_back(p)
-        for doing, call, *args in p.attempts:
-            _must_fail(call, *args)
-        doing, args = 'reading back after the attempts to regain', ()
-        _read_back(p)
-        p.close()
-        over = True
-    except BaseException as e:
-        failure = 'half-dropped and so ended: %s: %s' % (
-            doing.format(*args), e if not isinstance(e, OSError) else e.strerror if args else _because(e))
-        if on_failure != 'raise':
-            _end(failure)
-        failure, over = HalfDropped(failure), True
-        raise failure from None
+        for step in steps:
+            doing = step
+            step.run()
+        doing = 'reading back'
+        verify(case)
+        for attempt in attempts:
+            doing = attempt
+            must_fail(attempt)
+        doing = 'reading back after the attempts to regain'
+        verify(case)
+        doing = 'closing'
+        case.process.close()
+        last_drop[:] = result
+        finished = True
+    except BaseException as error:
+        end('half-dropped and so ended: %s: %s' % (doing, reason(doing, error)))
     finally:
-        if not over:            # no memory or stack is left to say why: that exception could pass for nothing changed
-            os._exit(125)
+        if not finished:                            # no memory or stack was left to say why
+            posix._exit(125)
 
 
-def _must_fail(call, *args):
+def must_fail(step):
     try:
-        call(*args)
-    except OSError as e:
-        if e.errno not in (errno.EPERM, errno.EINVAL):     # not refused, but prevented: it proves nothing
-            raise
-    else:
-        raise _untrue('succeeded, though it must fail now')
+        step.run()
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EINVAL):
+            return
+        raise                                       # prevented, not refused: proves nothing
+    raise untrue('succeeded, though it must fail now')
 
 
-def _read_back(p):
-    wrong = p.goal.differences(State(_platform().read()))
+def verify(case):
+    wrong = []
+    for name, wanted, has in case.goal.differences(case.process.read()):
+        wrong.append('%s is %s, not %s' % (name, shown(has), shown(wanted)))
     if wrong:
-        raise _untrue(', '.join(
-            '%s is %s, not %s' % (name, _show(has), _show(wanted)) for name, wanted, has in wrong))
+        raise untrue(', '.join(wrong))
 
 
-def _writable():
+def reason(doing, error):
+    """A step names its call itself."""
+    if not isinstance(error, OSError):
+        return error
+    if isinstance(doing, Step):
+        return error.strerror
+    return because(error)
+
+
+def end(message, status=125):
+    """One line, if descriptor 2 takes it without blocking, and no return."""
+    try:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        say(message)
+    finally:
+        posix._exit(status)
+
+
+def say(message):
+    """One line on descriptor 2, if that takes it without blocking."""
+    line = ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:2999] + b'\n'
+    try:
+        if takes_a_line():
+            posix.write(2, line)
+    except OSError:
+        pass                                        # nobody is there to read it
+
+
+def takes_a_line():
+    if platforms:
+        return platforms[0].takes_a_line()
     import select
     return select.select((), (2,), (), 0)[1]
 
 
-def _say(message):
-    """One line on descriptor 2, if that takes it without blocking: POLLOUT says that a pipe has room for 4096 bytes."""
-    if _quietly(_loaded[0].writable if _loaded else _writable):
-        _quietly(os.write, 2, ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:2999] + b'\n')
+# Nothing of the caller's runs inside.
+
+class Silence:
+    """Signals blocked, and seen to be, and the collector off, until end().
+
+    A handler or finalizer that ran half-way would run with rights that are about to go.
+    Handlers that are due run here, first; one that raises leaves all as it was.
+    """
+    __slots__ = 'mask', 'collecting'
+
+    def __init__(self):
+        self.mask = refusing(named, 'sigprocmask', signal.pthread_sigmask,
+                             signal.SIG_BLOCK, ())
+        self.collecting = gc.isenabled()
+        try:
+            why = set_mask(every_signal())
+            gc.disable()
+            if why is not None or not handlers_are_blocked():
+                raise RefusedError('sigprocmask: signals cannot be blocked')
+        except BaseException:
+            self.end(False)
+            raise
+
+    def end(self, begun):
+        """begun: this process has changed, and cannot go on with them blocked."""
+        if self.collecting:
+            gc.enable()
+        why = set_mask(self.mask)
+        if why is None:
+            return
+        if begun:
+            end('half-dropped and so ended: signals stay blocked: ' + why)
+        raise RefusedError('signals stay blocked: ' + why)
 
 
-def _end(message, status=125):
+def every_signal():
+    valid_signals = getattr(signal, 'valid_signals', None)      # new in Python 3.8
+    if valid_signals is None:
+        return range(1, signal.NSIG)
+    return valid_signals()
+
+
+def caught_signals():
+    """Those for which Python runs a function."""
+    return {number for number in every_signal() if callable(signal.getsignal(number))}
+
+
+def handlers_are_blocked():
+    """SIGKILL and SIGSTOP never are."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return caught_signals() <= set(blocked)
+
+
+def set_mask(mask):
+    """Set the signal mask; why that failed, or None.
+
+    Handlers that are due run in this call.  What they raise is theirs, and passes: it has
+    a frame below this one.
+    """
     try:
-        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
-        _say(message)
-    finally:
-        os._exit(status)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    except OSError as error:
+        if error.__traceback__.tb_next is not None:
+            raise
+        return error.strerror
+    return None
 
 
-def _exec(p, directories, argv, env):
-    """The command, or one line and 126 or 127.  os.execvp would import a module here."""
-    why = errno.ENOENT
+def reset_signals():
+    """As a command expects them: Python ignores two of them, and exec would pass that on."""
+    ignored = {signal.SIGPIPE, signal.SIGXFSZ}
     try:
-        if p.goal.uid[0] != p.found.uid[0]:
-            user = p.account
-            for name in b'LOGNAME', b'SHELL', b'USER':
-                env.pop(name, None)
-            env.update(zip((b'HOME', b'SHELL', b'USER', b'LOGNAME'), map(os.fsencode, (
-                user.pw_dir, user.pw_shell or '/bin/sh', user.pw_name, user.pw_name) if user else '/')))
-        for directory in directories:
-            try:
-                os.execve(directory + argv[0], argv, env)
-            except OSError as e:
-                if e.errno not in (errno.ENOENT, errno.ENOTDIR):
-                    why = e.errno
-                    if why != errno.EACCES:
-                        break
-    except BaseException:
-        why = errno.EINVAL
-    status = 127 if why == errno.ENOENT else 126
-    try:
-        _end('%s: %s%s' % (_printable(os.fsdecode(argv[0])), os.strerror(why), why == errno.EAGAIN and
-                           ': RLIMIT_NPROC: user %d runs as many processes as it may' % p.goal.uid[0] or ''), status)
-    finally:
-        os._exit(status)
+        for number in sorted(ignored):
+            signal.signal(number, signal.SIG_IGN)   # forgets one that is due
+        for number in sorted(ignored | caught_signals()):
+            signal.signal(number, signal.SIG_DFL)
+    except ValueError as error:                     # a subinterpreter
+        raise RefusedError('launch: %s' % error) from None
 
 
-def _preload():
-    """What a daemon needs later and could not load in a jail, or would load from it."""
-    for name in ('_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode linecache locale '
-                 'signal socket stringprep threading tokenize traceback unicodedata warnings').split():
-        _quietly(__import__, name)
-    for name in 'concurrent.futures.thread', 'multiprocessing.popen_fork':
-        if name.rpartition('.')[0] in sys.modules:          # asyncio's executor, for one
-            _quietly(__import__, name)
-    _quietly('x'.encode, 'idna')                # importing is not enough: the codec registry remembers what it found
-    _quietly('\xfc'.encode, 'punycode')
+# What a daemon needs later and could not load in a jail, or would load from it.
+NEEDED_IN_A_JAIL = (
+    '_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode '
+    'encodings.utf_8 encodings.utf_8_sig encodings.utf_16 encodings.cp437 linecache locale '
+    'signal socket stringprep threading tokenize traceback unicodedata warnings').split()
+# What these load only when it is used.
+LAZY_HALVES = {
+    'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
+    'multiprocessing': (
+        'multiprocessing.connection', 'multiprocessing.managers', 'multiprocessing.pool',
+        'multiprocessing.popen_fork', 'multiprocessing.queues', 'multiprocessing.sharedctypes',
+        'multiprocessing.synchronize', 'multiprocessing.util'),
+    'asyncio': ('asyncio.unix_events', 'concurrent.futures.thread'),
+    'logging': ('logging.handlers',),
+    'email': ('email.mime.text', 'email.header', 'email.generator'),
+    'http': ('http.client', 'http.server'),
+    'urllib': ('urllib.request', 'urllib.parse'),
+    'json': ('json.decoder', 'json.encoder'),
+    'xml': ('xml.etree.ElementTree',),
+}
+CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punycode', 'cp437'
+
+
+def preload():
+    names = list(NEEDED_IN_A_JAIL)
+    for loaded, halves in LAZY_HALVES.items():
+        if loaded in sys.modules:
+            names.extend(halves)
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:
+            pass                                    # this Python has none of it
+    for name in CODECS_USED:
+        load_codec(name)
     time.tzset()
     os.strerror(errno.EPERM)
-    if sys.version_info < (3, 9):               # pthread_exit loads it, and aborts without it
-        _quietly(__import__('ctypes').CDLL, 'libgcc_s.so.1')    # musl has it built in
+    load_libgcc()
 
 
-# ---------------------------------------------------------------------------- Security against a process
+def load_codec(name):
+    """Importing is not enough: the registry remembers what it found."""
+    try:
+        codecs.lookup(name)
+        '\xfc'.encode(name, 'replace')
+    except (LookupError, ValueError):
+        pass
+
+
+def load_libgcc():
+    """pthread_exit(3) of glibc loads it, and aborts without it.  musl has it built in."""
+    import ctypes
+    try:
+        ctypes.CDLL('libgcc_s.so.1')
+    except OSError:
+        pass
+
+
+# ---------------------------------------------------------------------------- launch
+
+class Command:
+    """What is to be run: its words, its environment, and where it may be found.
+
+    Made before the drop.  Afterwards nothing is looked up but by execve(2): os.execvp
+    would import a module there.
+    """
+
+    def __init__(self, argv, env):
+        self.argv = [os.fsencode(word) for word in argv]
+        self.env = {}
+        for name, value in env.items():
+            if name:
+                self.env[os.fsencode(name)] = os.fsencode(value)
+        if not self.argv:
+            raise ValueError('launch needs a command')
+        if b'\0' in b''.join([*self.argv, *self.env, *self.env.values()]):
+            raise ValueError('a command and its environment have no NUL in them')
+        self.paths = self.possible_paths()
+
+    def possible_paths(self):
+        name = self.argv[0]
+        if not name:
+            return []
+        if b'/' in name:
+            return [name]
+        search = self.env.get(b'PATH', os.fsencode(os.defpath)).split(b':')
+        return [directory + b'/' + name for directory in search if directory.startswith(b'/')]
+
+    def resolved(self, root):
+        """The program that will be run (of a script: its interpreter), or None.
+
+        root: the jail, or ''.
+        """
+        for path in self.paths:
+            path = root + os.fsdecode(path)
+            if is_executable(path):
+                interpreter = interpreter_of(path)
+                return root + interpreter if interpreter else path
+        return None
+
+    def set_user(self, case):
+        """HOME and its like, if the user changes."""
+        if case.goal.uid[0] == case.found.uid[0]:
+            return
+        for name in b'LOGNAME', b'SHELL', b'USER':
+            self.env.pop(name, None)
+        account = case.account
+        if account is None:
+            self.env[b'HOME'] = b'/'
+            return
+        name = os.fsencode(account.name)
+        shell = account.shell or '/bin/sh'
+        self.env.update({b'HOME': os.fsencode(account.home), b'SHELL': os.fsencode(shell),
+                         b'USER': name, b'LOGNAME': name})
+
+    def run(self, state, jail):
+        """Become it, or write one line and end with 126 or 127."""
+        why = errno.ENOENT
+        try:
+            why = self.execute()
+        except BaseException:
+            why = errno.EINVAL
+        status = 127 if why == errno.ENOENT else 126
+        try:
+            end(self.failure(why, state, jail), status)
+        finally:
+            posix._exit(status)
+
+    def execute(self):
+        """Why none of the paths could be executed, as execvp(3) tells it."""
+        why = errno.ENOENT
+        for path in self.paths:
+            try:
+                posix.execve(path, self.argv, self.env)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                    continue
+                why = error.errno
+                if why != errno.EACCES:
+                    break
+        return why
+
+    def failure(self, why, state, jail):
+        text = '%s: %s' % (printable(os.fsdecode(self.argv[0])), os.strerror(why))
+        if why == errno.ENOENT and any(map(exists, self.paths)):
+            text += ': the file is there; its interpreter or loader is missing'
+        if why == errno.EAGAIN:
+            text += ': RLIMIT_NPROC: user %d runs as many processes as it may' % state.uid[0]
+        if why == errno.EACCES:
+            text += ': user %d may not execute it, or enter its directory' % state.uid[0]
+        if jail is not None:
+            text += ' (in the jail %s)' % printable(jail)
+        return text
+
+
+def exists(path):
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def is_executable(path):
+    """A regular file that somebody may execute?"""
+    try:
+        mode = posix.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & 0o111)
+
+
+def interpreter_of(path):
+    """What stands after #! in the first line of a script, or ''."""
+    try:
+        descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC)
+    except OSError:
+        return ''
+    try:
+        line, _, _ = posix.read(descriptor, 256).partition(b'\n')
+    finally:
+        posix.close(descriptor)
+    words = line[2:].split()
+    if not line.startswith(b'#!') or not words:
+        return ''
+    return os.fsdecode(words[0])
+
+
+# -------------------------------------------------------------------------- watching
+#
+# What running processes hold, and how that differs from what was asked, from the same
+# State and the same goal_of.  Touches /proc (on SunOS ucred_get(3C)).
+
+def state(pid: 'Optional[int]' = None) -> State:
+    """What this process, or process `pid` (its first thread), holds now.
+
+    Raises RefusedError.  proc(5)
+    """
+    first, _ = look(pid)
+    return State(first)
+
+
+def look(pid):
+    """(the fields of a process, [(thread, its fields)] of its other threads)"""
+    platform = this_platform()
+    if pid is None:
+        return refusing(platform.read, None), []
+    try:
+        (_, first), *others = refusing_to_look(platform, pid)
+    except (LookupError, ValueError):
+        raise RefusedError('/proc/%d/status is not as proc(5) describes it' % pid) from None
+    unseen = dict.fromkeys(platform.fields)
+    return dict(unseen, **first), others
+
+
+def refusing_to_look(platform, pid):
+    try:
+        return platform.look(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        raise RefusedError(platform.not_there % pid) from None
+    except OSError as error:
+        raise RefusedError(because(error)) from None
+
 
 class Difference:
-    """One thing that a process does not hold as asked: field, wanted and has, as in a State; mark ('more', 'less' or
-    'more and less' than asked); thread: which and its name, '' for the whole process.  str() is one line."""
-    thread: str
-    field: str
-    wanted: 'Any'
-    has: 'Any'
-    mark: str
+    """One thing that a process does not hold as asked.
 
-    def __init__(self, **values):
-        self.__dict__.update(values)
+    field, wanted, has   as in a State
+    mark                 'more', 'less' or 'more and less' than asked
+    thread               which and its name, '' for the whole process
+    str() is one line.
+    """
+    __slots__ = 'thread', 'field', 'wanted', 'has', 'mark'
+
+    if TYPE_CHECKING:
+        thread: str
+        field: str
+        wanted: 'Any'
+        has: 'Any'
+        mark: str
+
+    def __init__(self, thread: str, field: str, wanted: 'Any', has: 'Any', mark: str) -> None:
+        self.thread = thread
+        self.field = field
+        self.wanted = wanted
+        self.has = has
+        self.mark = mark
 
     def __str__(self):
+        where = 'thread %s: ' % self.thread if self.thread else ''
         return '%s%s: wanted %s, has %s (%s than asked)' % (
-            self.thread and 'thread %s: ' % self.thread, self.field, _show(self.wanted), _show(self.has), self.mark)
+            where, self.field, shown(self.wanted), shown(self.has), self.mark)
+
+    def as_dict(self) -> 'Dict[str, Any]':
+        """For JSON."""
+        return plain({name: getattr(self, name) for name in self.__slots__})
 
 
 class Audit(list):
-    """The differences (Difference) between what a process holds and what a Security asks; empty if there are none.
+    """The differences (Difference) between what a process holds and what a Security asks.
 
-    pid, command, threads: which process; like: what it is nearest to, 'drop', 'launch' or 'drop or launch';
-    unseen: what cannot be seen from outside.
+    pid, command, threads   which process
+    like      what it is nearest to: 'drop', 'launch' or 'drop or launch'
+    unseen    what cannot be seen from outside
+    hint      how to see more, or ''
     """
     if TYPE_CHECKING:
         pid: int
@@ -1812,106 +4960,309 @@ class Audit(list):
         threads: int
         like: str
         unseen: 'List[str]'
+        hint: str
 
         def __iter__(self) -> 'Iterator[Difference]': ...
+
+    def more(self) -> 'List[Difference]':
+        """Those by which it holds more than asked."""
+        return [difference for difference in self if 'more' in difference.mark]
 
     def __str__(self):
         return '\n'.join(map(str, self))
 
+    def as_dict(self) -> 'Dict[str, Any]':
+        """For JSON."""
+        return {'pid': self.pid,
+                'command': self.command,
+                'threads': self.threads,
+                'like': self.like,
+                'unseen': self.unseen,
+                'differences': [difference.as_dict() for difference in self]}
 
-def audit(security: Security, pid: int, no_new_privs: bool = True) -> Audit:
-    """Does process `pid`, every thread of it, hold what drop or launch would have left?  Returns an Audit.
 
-    Raises ConfigError, and RefusedError where that cannot be told.  proc(5), capabilities(7), ucred_get(3C).
+def audit(security: 'Security', pid: int, no_new_privs: bool = True) -> Audit:
+    """Does process `pid`, every thread of it, hold what drop or launch would have left?
+
+    Raises ConfigError, and RefusedError where that cannot be told.  proc(5),
+    capabilities(7), ucred_get(3C).
     """
-    p, (first, others) = _refusing(_goal, security, False, no_new_privs), _refusing(_look, pid)
-    tasks, around, audits = [('', first)] + others, _refusing(_platform().around), {}
-    if any(set(around) - set(fields) for _, fields in tasks):
-        raise RefusedError('process %d: its root directory and namespaces cannot be seen: run the audit as root, with '
-                           'cap_sys_ptrace' % pid)
-    if p.uid is None and p.default is None and 0 in first['uid']:
+    must_be(security, Security, 'audit')
+    target = refusing(look_up, security, this_platform())
+    return audit_process(security, target, pid, no_new_privs)
+
+
+def audit_process(security, target, pid, no_new_privs):
+    platform = target.platform
+    first, others = look(pid)
+    tasks = [('', first)] + others
+    around = refusing(platform.around)
+    for _, fields in tasks:
+        if any(fields.get(name) is None for name in around):
+            raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
+    nobody_is_meant = target.uid is None and target.default is None
+    if nobody_is_meant and 0 in first['uid']:
         raise RefusedError(NO_USER)
-    unseen = [name for name in _refusing(_platform().read) if name not in first]
-    elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
-    if elsewhere or security.chroot is not None:
-        around.update((name, first[name]) for name in around if name != 'user_ns')  # which all of its threads share
-    if security.chroot is not None:
-        try:
-            around['root'] = _identity(os.fsdecode(security.chroot.encode('utf-8')))
-        except OSError as e:
-            raise RefusedError('chroot: %s' % _because(e)) from None
-    elif elsewhere:
-        unseen.append('root (in another mount namespace)')
-    for kind, p.exec in ('drop', False), ('launch', True):
-        wanted = dict(around, **_aim(p, State(first), True))
-        wanted['cwd_outside'] = None if security.chroot is None else 0      # chroot(2): it leads out
-        if p.exec:
-            wanted.pop('aware', None)           # execve(2) clears it on SunOS
-            if wanted.get('permitted') != wanted.get('effective'):
-                continue                        # no launch can leave that
-        audits[kind] = Audit(_compared(p, around, wanted, tasks))
-    best = min(audits.values(), key=len)
-    vars(best).update(pid=pid, command=first.get('command', ''), threads=len(tasks), like=' or '.join(
-        kind for kind in audits if len(audits[kind]) == len(best)), unseen=unseen)
+    rights = ALL_RIGHTS - {'user'} if nobody_is_meant else ALL_RIGHTS
+
+    unseen = [name for name in platform.fields if first[name] is None]
+    for number in first.get('io_urings', ()):
+        unseen.append('whether the io_uring of descriptor %d is from before' % number)
+    expected, unseen_places = places_to_expect(security, platform, first, around)
+    candidates = {}
+    for kind, exec in ('drop', False), ('launch', True):
+        held = State(platform.unlimited(first))
+        asked = fields_asked(target, held, rights, exec, no_new_privs)
+        if exec and asked.get('permitted') != asked.get('effective'):
+            continue                                # no launch can leave that
+        wanted = wanted_fields(asked, expected, platform, exec, security.chroot is not None)
+        comparison = Comparison(wanted, expected, tasks, platform, security.chroot)
+        candidates[kind] = list(comparison.differences())
+
+    fewest = min(map(len, candidates.values()))
+    like = [kind for kind, found in candidates.items() if len(found) == fewest]
+    best = Audit(candidates[like[0]])
+    best.pid = pid
+    best.command = first.get('command') or ''
+    best.threads = len(tasks)
+    best.like = ' or '.join(like)
+    best.unseen = unseen + unseen_places
+    best.hint = platform.hint(best)
     return best
 
 
-def _compared(p, around, wanted, tasks):
-    """The differences; of another thread those that the first one has not."""
-    may_lack = 'bounding' if 'inheritable' in wanted else 'inheritable'     # what was lacking before stays so
-    wanted.setdefault('inheritable', wanted.get('permitted'))
-    for thread, fields in tasks:
-        for name, has in fields.items():
-            want = wanted.get(name)
-            if (want in (None, has) or thread and has == tasks[0][1].get(name) or
-                    name == 'root_path' and fields['root'] != wanted['root']):
-                continue
-            if type(want) is int:               # a flag; what it allows is asked for by none
-                mark = 'more'
-            elif name in around:                # it is that one or another
-                mark = 'more and less'
-            else:
-                members = set if isinstance(want, tuple) else _platform().names
-                holds, asked = members(has), members(want)
-                primary = set(wanted['gid']) if name == 'groups' else set()
-                more, less = holds - asked - primary, name != may_lack and asked - holds - primary
-                mark = ' and '.join(['more'] * bool(more) + ['less'] * bool(less))
-            if name == 'root' and 'root_path' in fields:
-                want, has = (p.security.chroot or '/',) + want, (fields['root_path'],) + has
-            if mark:
-                yield Difference(thread=thread, field=name, wanted=want, has=has, mark=mark)
+def places_to_expect(security, platform, first, around):
+    """({place: identity} that every thread is to have, those that cannot be told)
+
+    A jail has a root directory of its own, and so has who is elsewhere: in another mount
+    namespace (a container, from its host), in another zone.
+    """
+    unseen = []
+    expected = dict(around)
+    elsewhere = platform.elsewhere(first, around)
+    if elsewhere or security.chroot is not None:
+        for name in around:
+            if name != 'user_ns':
+                expected[name] = first[name]        # which all of its threads share
+    if security.chroot is not None:
+        try:
+            path = os.fsdecode(security.chroot.encode('utf-8'))
+            expected['root'] = device_and_inode(path)
+        except OSError as error:
+            raise RefusedError('chroot: %s' % because(error)) from None
+    elif elsewhere:
+        unseen.append('root (%s)' % elsewhere)
+    return expected, unseen
 
 
-def _unusual(first, threads):
-    """What is worth a second look in what `_look` found."""
-    import pwd
-    platform, uid, gid = _platform(), first['uid'][1], first['gid'][1]
+def wanted_fields(asked, expected, platform, exec, jailed):
+    """What to compare with: what was asked for, and where the process is to be."""
+    wanted = dict(asked, fanotify=())               # none that opens files
+    wanted.update(expected)
+    wanted.pop('cwd_outside', None)
+    if jailed:
+        wanted['cwd_outside'] = 0                   # chroot(2): it leads out
+    if exec:
+        for name in platform.cleared_by_exec:
+            wanted.pop(name, None)
+    return wanted
+
+
+class Comparison:
+    """What a process should hold, and what its threads do."""
+
+    def __init__(self, wanted, places, tasks, platform, chroot):
+        self.wanted = wanted
+        self.places = places
+        self.tasks = tasks
+        self.platform = platform
+        self.chroot = chroot
+
+    def differences(self):
+        """Of another thread, those that the first one has not."""
+        _, first = self.tasks[0]
+        for thread, fields in self.tasks:
+            for name, has in fields.items():
+                if has is None or thread and has == first.get(name):
+                    continue
+                if self.as_wanted(name, fields):
+                    continue
+                mark = self.mark(name, has)
+                if mark:
+                    yield self.difference(thread, name, fields, mark)
+
+    def as_wanted(self, name, fields):
+        want = self.wanted.get(name)
+        if want is None or want == fields[name]:
+            return True
+        # the root directory itself tells it then
+        return name == 'root_path' and fields['root'] != self.wanted['root']
+
+    def mark(self, name, has):
+        want = self.wanted[name]
+        if type(want) is int:                       # a flag; what it allows nobody asked for
+            return 'more'
+        if name in self.places:                     # it is that one or another
+            return 'more and less'
+        if isinstance(has, tuple):
+            holds, asked = set(has), set(want)
+        else:
+            holds, asked = set(self.platform.names(has)), set(self.platform.names(want))
+        if name == 'groups':
+            primary = set(self.wanted['gid'])
+            holds, asked = holds - primary, asked - primary
+        marks = []
+        if holds - asked:
+            marks.append('more')
+        if asked - holds and name not in self.platform.may_lack:
+            marks.append('less')
+        return ' and '.join(marks)
+
+    def difference(self, thread, name, fields, mark):
+        want, has = self.wanted[name], fields[name]
+        if name == 'root' and 'root_path' in fields:
+            want = (self.chroot or '/',) + want
+            has = (fields['root_path'],) + has
+        return Difference(thread, name, want, has, mark)
+
+
+def unusual(first, threads):
+    """What is worth a second look in what `look` found."""
+    platform = this_platform()
+    uid, gid = first['uid'][1], first['gid'][1]
     for what, ids in ('user', first['uid']), ('group', first['gid']):
         others = set(ids) - {ids[1]}
         if others:
+            filesystem = ', filesystem' if len(ids) > 3 else ''
             yield '%s ids are real, effective, saved%s: it can go back to %s %s' % (
-                what, ', filesystem' * (len(ids) > 3), what, _show(others))
+                what, filesystem, what, shown(others))
     if uid == 0:
-        yield 'user id 0 owns /etc and /proc/sys'
+        yield 'user id 0 owns ' + platform.roots_own
     else:
-        powerful = platform.powerful(first)
-        if powerful:
-            yield 'amounts to root: %s' % ' '.join(powerful)
-        others = set(first['groups']) - {gid} - _groups_of(_quietly(pwd.getpwuid, uid))
-        if others:
-            yield 'groups that user %d does not have by its account, left over: %s' % (uid, _show(others))
-    if 'user_ns' in first and first['user_ns'] != platform.around()['user_ns']:
+        yield from unusual_rights(first, uid, gid, platform)
+    if 'user_ns' in first and first['user_ns'] != platform.around().get('user_ns'):
         yield 'in another user namespace: its capabilities count in that only'
     for thread, fields in threads:
         for name, value in fields.items():
-            if name not in ('command', 'threads') and value != first.get(name):     # their number: it is a later one
-                yield 'thread %s differs: %s %s' % (thread, name, _show(value))
+            if name in ('command', 'threads'):      # their number: it is a later one
+                continue
+            if value != first.get(name):
+                yield 'thread %s differs: %s %s' % (thread, name, shown(value))
 
 
-# ---------------------------------------------------------------------------- command line
+def unusual_rights(first, uid, gid, platform):
+    import pwd
+    powerful = platform.powerful(first)
+    if powerful:
+        yield 'amounts to root: %s' % ' '.join(powerful)
+    has_by_account = set()
+    entry = found_or_none(pwd.getpwuid, uid)
+    if entry is not None:
+        has_by_account = all_groups_of(entry)
+    others = set(first['groups']) - {gid} - has_by_account
+    if others:
+        yield 'groups that user %d does not have by its account, left over: %s' % (
+            uid, shown(others))
 
-class _Usage(Exception):
+
+# ---------------------------------------------------------------------- command line
+#
+# Words in, an Answer out; each verb is a function.  The text of this module is the manual.
+
+OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
+WITH_VALUE = tuple(OVERRIDES) + ('--cgroup',)
+SWITCHES = ('--json', '--exec', '--init-groups', '--allow-new-privs', '--at-most', '-q', '-h',
+         '--help', '--version')
+
+
+class Usage(Exception):
     """The command line is wrong."""
+
+
+class Answer:
+    """What a verb answers with.
+
+    status    the exit status
+    data      for --json
+    lines     for standard output otherwise
+    messages  for descriptor 2
+    """
+    __slots__ = 'status', 'data', 'lines', 'messages'
+
+    def __init__(self, status, data, lines, messages=()):
+        self.status, self.data, self.lines, self.messages = status, data, lines, messages
+
+
+class Arguments:
+    """A command line, taken apart.
+
+    verb, words    the first word, and the others
+    flags          those of SWITCHES that are there
+    values         {option of WITH_VALUE: its value}
+    command        what stands after --, or None
+    """
+
+    def __init__(self, argv):
+        self.words = []
+        self.flags = set()
+        self.values = {}
+        self.command = None
+        self.verb = ''
+        rest = iter(argv)
+        for word in rest:
+            if word == '--':
+                self.command = list(rest)
+            else:
+                self.take(word, rest)
+
+    def take(self, word, rest):
+        name, equals, value = word.partition('=')
+        if name in WITH_VALUE:
+            if not equals:
+                value = next(rest, None)
+            if value is None:
+                raise Usage('%s needs a value' % name)
+            self.values[name] = value
+        elif word in SWITCHES:
+            self.flags.add(word)
+        elif word.startswith('-') and word != '-':
+            hint = ''
+            if self.verb == 'exec':
+                hint = '; what belongs to the command stands after --'
+            raise Usage('there is no option %s%s' % (printable(word), hint))
+        elif not self.verb:
+            self.verb = word
+        else:
+            self.words.append(word)
+
+    def has(self, flag):
+        return flag in self.flags
+
+    @property
+    def overrides(self):
+        """{option of the stanza: (its value, the option of the command line)}"""
+        found = {}
+        for name, option in OVERRIDES.items():
+            if name not in self.values:
+                continue
+            value = self.values[name]
+            if option == 'supplemental_groups':
+                value = split_groups(value)
+            found[option] = value, name
+        if self.has('--init-groups'):
+            found['init_groups'] = True, '--init-groups'
+        return found
+
+    @property
+    def no_new_privs(self):
+        return not self.has('--allow-new-privs')
+
+
+def split_groups(text):
+    """Separated by commas; empty is none."""
+    if not text:
+        return ()
+    return [word.strip() for word in text.split(',')]
 
 
 def main(argv: 'Optional[Sequence[str]]' = None) -> int:
@@ -1919,146 +5270,64 @@ def main(argv: 'Optional[Sequence[str]]' = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
     try:
-        return _run(argv)
-    except _Usage as e:
-        _say('%s; capdrop -h shows how' % e)
-        return 125 if next((word for word in argv if word in VERBS), '') == 'exec' else 2
-    except (Error, OSError, MemoryError) as e:
-        _say(_because(e) if isinstance(e, OSError) else str(e) or 'out of memory')
-        return 125
+        return run(argv)
+    except Usage as error:
+        say('%s; capdrop -h shows how' % error)
+        return 125 if is_exec(argv) else 2
+    except RefusedError as error:
+        for text in error.refusals or (str(error),):
+            say(text)
+    except (Error, OSError, MemoryError) as error:
+        if isinstance(error, OSError):
+            say(because(error))
+        else:
+            say(str(error) or 'out of memory')
     except KeyboardInterrupt:
         return 130
+    return 125
 
 
-def _run(argv):
-    words, flags, overrides, target, rest = [], set(), {}, None, iter(argv)
+def is_exec(argv):
+    """Is the first word that is no option `exec`?"""
+    rest = iter(argv)
     for word in rest:
-        name, equals, value = word.partition('=')
-        if word == '--':
-            target = list(rest) or None
-        elif name in OVERRIDES:
-            overrides[name] = value if equals else next(rest, None)
-            if overrides[name] is None:
-                raise _Usage('%s needs a value' % name)
-        elif word in '--json --exec --allow-new-privs -q -h --help --version'.split():
-            flags.add(word)
-        elif word.startswith('-') and word != '-':
-            raise _Usage('there is no option %s' % _printable(word))
-        else:
-            words.append(word)
-    if flags & {'-h', '--help', '--version'}:
-        return _put(['capdrop %s' % __version__] if '--version' in flags else (__doc__ or '').splitlines())
-    verb = words.pop(0) if words else ''
+        if word in WITH_VALUE:
+            next(rest, None)
+        elif word == '-' or not word.startswith('-'):
+            return word == 'exec'
+    return False
+
+
+def run(argv):
+    arguments = Arguments(argv)
+    if arguments.has('--version'):
+        return put(['capdrop %s' % __version__])
+    if arguments.has('-h') or arguments.has('--help'):
+        return put((__doc__ or '').splitlines())
+    verb = arguments.verb
+    if not verb:
+        raise Usage('a command is needed')
     if verb not in VERBS:
-        raise _Usage('there is no command "%s"' % _printable(verb) if verb else 'a command is needed')
-    function, takes, allowed = VERBS[verb]
-    for flag in sorted(flags - set(allowed.split())):
-        raise _Usage('%s is not for %s' % (flag, verb))
-    if (verb == 'exec') != bool(target):
-        raise _Usage('exec needs -- and the command after it' if verb == 'exec' else '-- is for exec')
-    if verb == 'audit' or verb == 'status' and words:
-        pid = words.pop() if words else ''
-        if not pid.encode('ascii', 'replace').isdigit() or len(pid) > 100:     # int() does not take thousands
-            raise _Usage(takes)
-        target = int(pid)
-    if len(words) > 1 or bool(words or overrides) == (verb == 'status'):
-        raise _Usage(takes)
-    status, answer, lines, messages = function(words[0] if words else None, overrides, flags, target)
-    if '--json' in flags:
+        raise Usage('there is no command "%s"' % printable(verb))
+    function, allowed = VERBS[verb]
+    for flag in sorted(arguments.flags - set(allowed.split())):
+        raise Usage('%s is not for %s' % (flag, verb))
+    if arguments.command is not None and verb != 'exec':
+        raise Usage('-- is for exec')
+    if '--cgroup' in arguments.values and verb != 'audit':
+        raise Usage('--cgroup is for audit')
+    answer = function(arguments)
+    lines = answer.lines
+    if arguments.has('--json'):
         import json
-        lines = [json.dumps(answer, indent=1)]
-    _put(lines)
-    for text in messages:
-        _say(text)
-    return status
+        lines = [json.dumps(answer.data, indent=1)]
+    put(lines)
+    for text in answer.messages:
+        say(text)
+    return answer.status
 
 
-def _configured(file, overrides):
-    """The file's Security, overridden by what the command line says."""
-    security = Security() if file is None else _load(None) if file == '-' else load(file)
-    for name, value in overrides.items():
-        if name == '--supplemental-groups':
-            value = [word.strip() for word in value.split(',')] if value else ()
-        security.put(OVERRIDES[name], value, (name, None, None))
-    return security
-
-
-def _check(file, overrides, flags, command):
-    security, errors = Security(), []
-    try:
-        security = _configured(file, overrides)
-        p = _refusing(_goal, security, True, '--allow-new-privs' not in flags, errors.append)
-        if not errors and (p.uid is not None or p.default):
-            p.goal, p.notes = State(_aim(p, State({'uid': (0,), 'gid': (0,)}), True)), security.notes
-            _distrust(p, lambda text: p.note(None, text))
-            _warn(p)
-    except ConfigError as e:
-        errors.append(e)
-    except RefusedError as e:
-        if sys.platform in PLATFORMS:
-            errors.append(ConfigError(str(e), file))
-        else:
-            security.notes.append(((None,) * 3, str(e)))
-    found = [(e.file or file, e.line, e.column, 'error', e.message, e.excerpt) for e in errors] + [
-        (place[0] or file, *place[1:], 'warning', text, '') for place, text in security.notes if '-q' not in flags]
-    return (1 if errors else 0,
-            {'options': _provenance(security), 'findings': [_named(*one) for one in found]},
-            ['%s%s: %s%s' % (_at(place), kind, message, '\n' + excerpt if excerpt and os.isatty(1) else '')
-             for *place, kind, message, excerpt in found],
-            ())
-
-
-def _plan(file, overrides, flags, command):
-    p = plan(_configured(file, overrides), '--exec' in flags, '--allow-new-privs' not in flags)
-    return (125 if p.refusals else 0,
-            {'options': _provenance(p.security), 'exec': p.exec, 'steps': [_step_text(*row) for row in p.steps],
-             'must_fail': [_step_text(*row) for row in p.attempts], 'ends_as': p.goal and p.goal.as_dict(),
-             'refusals': p.refusals, 'warnings': p.warnings},
-            [p],
-            () if '--json' in flags else ['warning: ' + text for text in p.warnings if '-q' not in flags] + [
-                'refused: ' + text for text in p.refusals])
-
-
-def _launch(file, overrides, flags, command):
-    p = _refusing(_goal, _configured(file, overrides), True, '--allow-new-privs' not in flags)
-    p.quiet = '-q' in flags
-    launch(p, command)
-
-
-def _status(file, overrides, flags, pid):
-    first, others = _refusing(_look, pid)
-    notes = list(_unusual(first, others))
-    return (0,
-            dict(_plain(first), notes=notes),
-            [State(first)] + ['note: ' + text for text in notes if '-q' not in flags],
-            ())
-
-
-def _audit(file, overrides, flags, pid):
-    security = _configured(file, overrides)
-    found = audit(security, pid, '--allow-new-privs' not in flags)
-    return (1 if found else 0,
-            dict(vars(found), differences=[_plain(vars(one)) for one in found]),
-            found,
-            () if '-q' in flags else ['warning: ' + _at(place) + text for place, text in security.notes] + [
-                'process %d (%s), %d thread%s: %s; cannot be seen from outside: %s' % (
-                    pid, _printable(found.command), found.threads, 's' * (found.threads > 1),
-                    ('nearest to what a %s leaves' if found else 'as a %s leaves it') % found.like,
-                    ', '.join(found.unseen))])
-
-
-def _named(*finding):
-    """For JSON; an excerpt, the last, is for people only."""
-    return dict(zip(('file', 'line', 'column', 'severity', 'message'), finding))
-
-
-def _provenance(security):
-    return {option: {'value': getattr(security, option), 'from': _named(*last),
-                     'overrode': [_named(*place) for place in earlier]}
-            for option, (*earlier, last) in security.where.items()}
-
-
-def _put(lines):
+def put(lines):
     """Write them all to standard output; a reader that has gone has seen enough."""
     data = ''.join('%s\n' % line for line in lines).encode('utf-8', 'backslashreplace')
     try:
@@ -2069,13 +5338,262 @@ def _put(lines):
     return 0
 
 
-OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
-VERBS = {       # (function, what it takes, its flags); each returns (exit status, for --json, lines, for descriptor 2)
-    'check': (_check, 'check takes one FILE', '--json --allow-new-privs -q'),
-    'plan': (_plan, 'plan takes one FILE', '--json --exec --allow-new-privs -q'),
-    'exec': (_launch, 'exec takes one FILE', '--allow-new-privs -q'),
-    'status': (_status, 'status takes one PID, or nothing', '--json -q'),
-    'audit': (_audit, 'audit takes FILE and PID', '--json --allow-new-privs -q')}
+def configured(arguments):
+    """The file's Security, overridden by what the command line says."""
+    file = file_of(arguments)
+    if file is None:
+        security = Security()
+    elif file == '-':
+        security = read_configuration(None)
+    else:
+        security = load(file)
+    overrides = arguments.overrides
+    return security.overridden(overrides) if overrides else security
+
+
+def file_of(arguments):
+    """One FILE; with options that stand in for it, none."""
+    words = arguments.words
+    if len(words) == 1:
+        return words[0]
+    if not words and arguments.overrides:
+        return None
+    takes = '%s takes one FILE' % arguments.verb
+    if len(words) > 1 and arguments.verb == 'exec':
+        takes += ' before --, and the command stands after it'
+    raise Usage(takes)
+
+
+# check
+
+def check_verb(arguments):
+    file = file_of(arguments)
+    errors, warnings, security = [], [], Security()
+    try:
+        security = configured(arguments)
+        errors, warnings = check(security, arguments.no_new_privs)
+    except ConfigError as error:
+        errors.append(error)
+    except RefusedError as error:
+        if sys.platform in PLATFORMS:
+            errors.append(ConfigError(str(error), file))
+        else:
+            warnings = [((None, None, None), str(error))]
+    findings = [Finding((error.file or file, error.line, error.column), 'error',
+                        error.message, error.excerpt) for error in errors]
+    if not arguments.has('-q'):
+        for (name, line, column), text in warnings:
+            findings.append(Finding((name or file, line, column), 'warning', text, ''))
+    data = {'options': provenance(security),
+            'findings': [finding.as_dict() for finding in findings]}
+    status = 1 if errors else 0
+    return Answer(status, data, findings)
+
+
+def check(security, no_new_privs):
+    """([ConfigError], [(place, warning)]): what can be told without a process.
+
+    As for exec, and as if it were started as root.
+    """
+    platform = this_platform()
+    errors = []
+    target = refusing(look_up, security, platform, errors.append)
+    warnings = list(security.notes)
+    if errors or target.uid is None and target.default is None:
+        return errors, warnings
+    case = Case(security, target, AssumedRoot(platform), True, no_new_privs)
+    for doubt in DOUBTS:
+        for text in doubt(case):
+            warnings.append(((None, None, None), text))
+    for warning in WARNINGS_OF_CHECK:
+        for option, text in warning(case):
+            warnings.append((security.place(option), text))
+    return errors, warnings
+
+
+class AssumedRoot:
+    """In the place of a Process, for check: root at its start, with all rights."""
+    rights = ALL_RIGHTS
+    may_set_groups = True
+    jail_identity = None
+    descriptors = ()
+
+    def __init__(self, platform):
+        self.found = State(platform.assumed_root())
+
+
+def platforms_doubts(case):
+    for doubt in case.platform.doubts:
+        yield from doubt(case)
+
+
+# What would stand against a launch by root, and can be told beforehand.
+DOUBTS = (
+    platforms_doubts,
+    rewritable_by_strangers,
+    overrides_root,
+    gives_himself,
+)
+
+WARNINGS_OF_CHECK = (
+    rewritable_by_the_user,
+    root_keeps_everything,
+    root_is_no_confinement,
+    in_roots_group,
+    amounts_to_root,
+    nobody_is_shared,
+)
+
+
+class Finding:
+    """A line of check."""
+    __slots__ = 'place', 'severity', 'message', 'excerpt'
+
+    def __init__(self, place, severity, message, excerpt):
+        self.place = place
+        self.severity = severity
+        self.message = message
+        self.excerpt = excerpt
+
+    def __str__(self):
+        line = located(self.place, '%s: %s' % (self.severity, self.message))
+        if self.excerpt and os.isatty(1):
+            return '%s\n%s' % (line, self.excerpt)
+        return line
+
+    def as_dict(self):
+        return dict(dict_of_place(self.place), severity=self.severity, message=self.message)
+
+
+def dict_of_place(place):
+    file, line, column = place
+    return {'file': file, 'line': line, 'column': column}
+
+
+def provenance(security):
+    """For JSON: each option's value and where it comes from."""
+    found = {}
+    for option, places in security.where.items():
+        *earlier, last = places
+        found[option] = {'value': getattr(security, option), 'from': dict_of_place(last),
+                         'overrode': [dict_of_place(place) for place in earlier]}
+    return found
+
+
+# plan, exec
+
+def plan_verb(arguments):
+    found = plan(configured(arguments), arguments.has('--exec'), arguments.no_new_privs)
+    data = {'options': provenance(found.security),
+            'exec': found.exec,
+            'steps': list(found.steps),
+            'must_fail': list(found.attempts),
+            'ends_as': found.goal.as_dict() if found.goal is not None else None,
+            'refusals': list(found.refusals),
+            'warnings': list(found.warnings)}
+    messages = []
+    if not arguments.has('--json'):
+        if not arguments.has('-q'):
+            messages += ['warning: ' + text for text in found.warnings]
+        messages += ['refused: ' + text for text in found.refusals]
+    status = 125 if found.refusals else 0
+    return Answer(status, data, [found], messages)
+
+
+def exec_verb(arguments):
+    if not arguments.command:
+        raise Usage('exec needs -- and the command after it')
+    request = Request('launch', configured(arguments), True, arguments.no_new_privs)
+    launch_with(request, arguments.command, None, arguments.has('-q'))
+
+
+# status, audit
+
+def status_verb(arguments):
+    words = arguments.words
+    if len(words) > 1 or arguments.overrides:
+        raise Usage('status takes one PID, or nothing')
+    first, others = look(pid_of(words[0]) if words else None)
+    notes = list(refusing(list, unusual(first, others)))
+    found = State(first)
+    lines = [found]
+    if not arguments.has('-q'):
+        lines += ['note: ' + text for text in notes]
+    return Answer(0, dict(found.as_dict(), notes=notes), lines)
+
+
+def pid_of(word):
+    """int() would take blanks and underscores; and not thousands of digits."""
+    if not word.encode('ascii', 'replace').isdigit() or len(word) > 100:
+        raise Usage('%s is not the number of a process' % printable(word))
+    return int(word)
+
+
+def audit_verb(arguments):
+    pids = pids_to_audit(arguments)
+    security = configured(arguments)
+    target = refusing(look_up, security, this_platform())
+    messages = []
+    if not arguments.has('-q'):
+        messages = ['warning: ' + located(*note) for note in security.notes]
+    audits, lines, status = [], [], 0
+    for pid in pids:
+        found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
+        audits.append(found.as_dict())
+        if found.more() or found and not arguments.has('--at-most'):
+            status = 1
+        several = 'process %d: ' % pid if len(pids) > 1 else ''
+        lines += [several + str(difference) for difference in found]
+        if not arguments.has('-q'):
+            messages += messages_of_audit(found)
+    one = len(pids) == 1 and '--cgroup' not in arguments.values
+    return Answer(status, audits[0] if one else audits, lines, messages)
+
+
+def pids_to_audit(arguments):
+    """Takes them off the words: what is left is FILE."""
+    directory = arguments.values.get('--cgroup')
+    if directory is not None:
+        return pids_of_cgroup(directory)
+    words = arguments.words
+    file = words[:1]
+    if arguments.overrides and len(words) >= 1 and words[0].isdigit():
+        file = []
+    numbers = words[len(file):]
+    if not numbers:
+        raise Usage('audit takes FILE and PID')
+    arguments.words = file
+    return [pid_of(word) for word in numbers]
+
+
+def pids_of_cgroup(directory):
+    """Of every process of a control group and those below it.  cgroups(7)"""
+    pids = []
+    for path, _, files in os.walk(directory):
+        if 'cgroup.procs' in files:
+            pids += map(int, contents(os.path.join(path, 'cgroup.procs')).split())
+    if not pids:
+        raise RefusedError('%s: no process is in this control group' % printable(directory))
+    return sorted(pids)
+
+
+def messages_of_audit(found):
+    threads = '1 thread' if found.threads == 1 else '%d threads' % found.threads
+    verdict = 'nearest to what a %s leaves' if found else 'as a %s leaves it'
+    yield 'process %d (%s), %s: %s; cannot be seen from outside: %s' % (
+        found.pid, printable(found.command), threads, verdict % found.like,
+        ', '.join(found.unseen))
+    if found.hint:
+        yield found.hint
+
+
+VERBS = {                       # (function, its flags)
+    'check': (check_verb, '--json --init-groups --allow-new-privs -q'),
+    'plan': (plan_verb, '--json --exec --init-groups --allow-new-privs -q'),
+    'exec': (exec_verb, '--init-groups --allow-new-privs -q'),
+    'status': (status_verb, '--json -q'),
+    'audit': (audit_verb, '--json --init-groups --allow-new-privs --at-most -q'),
+}
 
 
 if __name__ == '__main__':
