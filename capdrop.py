@@ -3586,12 +3586,22 @@ def children_keep_theirs(case):
 def modules_out_of_reach(case):
     if case.exec or case.security.chroot is not None:
         return
-    library = os.path.dirname(os.__file__)
-    for directory, status in looked_up(library):
-        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, case.goal):
-            yield 'user', ('user %d cannot enter %s: importing modules later will fail'
-                           % (case.goal.uid[0], printable(directory)))
-            return
+    closed = closed_directory(os.path.dirname(os.__file__), case.goal)
+    if closed is not None:
+        yield 'user', ('user %d cannot enter %s: importing modules later will fail' % (
+            case.goal.uid[0], printable(closed)))
+
+
+def closed_directory(path, goal):
+    """The first one on the way that cannot be entered, or None."""
+    try:
+        way = looked_up(path)
+    except OSError as error:                        # not even by this process
+        return os.path.dirname(error.filename)
+    for directory, status in way:
+        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, goal):
+            return directory
+    return None
 
 
 WARNINGS = (
