@@ -448,7 +448,7 @@ class Security:
             message = message % shown
         if line is None and file:
             return ConfigError(message, file)           # which is the option's name
-        if line is not None:
+        if line is not None and offset:                 # of a list there is none
             line, column = moved(line, column, getattr(self, option)[:offset])
         return ConfigError('%s: %s' % (option, message), file, line, column)
 
