@@ -416,7 +416,7 @@ def put_in_place():
     import posix
     for name in dir(posix):
         real = getattr(posix, name)
-        if type(real) is type(posix.stat) and getattr(os, name, None) is real:
+        if name not in ('fspath', 'strerror') and type(real) is type(posix.stat) and getattr(os, name, None) is real:
             setattr(os, name, liar('os.' + name, real))
     time.sleep = liar('time.sleep', time.sleep)
     import select
