@@ -373,6 +373,17 @@ class Security:
     """
     __slots__ = tuple(OPTIONS) + ('init_groups', 'where', 'notes', 'origin')
 
+    if TYPE_CHECKING:
+        user: 'Optional[str]'
+        group: 'Optional[str]'
+        supplemental_groups: 'Optional[Tuple[str, ...]]'
+        capabilities: 'Optional[str]'
+        privileges: 'Optional[str]'
+        chroot: 'Optional[str]'
+        init_groups: bool
+        where: 'Dict[str, List[Place]]'
+        notes: 'Tuple[Tuple[Place, str], ...]'
+
     def __init__(self, user: 'Union[str, int, None]' = None,
                  group: 'Union[str, int, None]' = None,
                  supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
