@@ -4640,8 +4640,7 @@ class Silence:
     __slots__ = 'mask', 'collecting'
 
     def __init__(self):
-        self.mask = refusing(named, 'sigprocmask', signal.pthread_sigmask,
-                             signal.SIG_BLOCK, ())
+        self.mask = present_mask()
         self.collecting = gc.isenabled()
         try:
             why = set_mask(every_signal())
@@ -4678,23 +4677,32 @@ def caught_signals():
 
 def handlers_are_blocked():
     """SIGKILL and SIGSTOP never are."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    return caught_signals() <= set(blocked)
+    return caught_signals() <= set(present_mask())
+
+
+def present_mask():
+    try:
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    except OSError as error:
+        raise_if_of_a_handler(error)
+        raise RefusedError('sigprocmask: ' + error.strerror) from None
 
 
 def set_mask(mask):
-    """Set the signal mask; why that failed, or None.
-
-    Handlers that are due run in this call.  What they raise is theirs, and passes: it has
-    a frame below this one.
-    """
+    """Set the signal mask; why that failed, or None."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except OSError as error:
-        if error.__traceback__.tb_next is not None:
-            raise
+        raise_if_of_a_handler(error)
         return error.strerror
     return None
+
+
+def raise_if_of_a_handler(error):
+    """Handlers that are due run in these calls.  What they raise is theirs, and passes: it
+    has a frame below the one that called."""
+    if error.__traceback__.tb_next is not None:
+        raise error
 
 
 def reset_signals():
