@@ -4484,7 +4484,7 @@ def become(request, command, quiet):
     target = request.look_up()
     security = request.security
     if security.chroot is not None:
-        preload()
+        refusing(preload)
 
     begun = False
     silence = Silence()
@@ -4497,7 +4497,7 @@ def become(request, command, quiet):
             state = refusing(settle, case, steps, attempts, request, quiet)
             if command is not None:
                 command.set_user(case)
-                reset_signals()
+                refusing(reset_signals)
             result = request.key(), state
             if steps:
                 begun = True
