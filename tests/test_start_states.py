@@ -516,12 +516,12 @@ class Refuse(Exception):
 class Goal:
     """What a process has to end as.  Ids are as seen from outside, in `ids` as the child says them.
 
-    may: reasons for which a refusal is right although plain calls get there.
+    may: {words of a refusal: the reason for which it is right although plain calls get there}.
     """
 
     def __init__(self, start, stanza, found, own, jails, no_account):
         self.start, self.stanza, self.found, self.own, self.jails = start, stanza, found, own, jails
-        self.may = set()
+        self.may = {}
         self.accounts = dict(ACCOUNTS)
         if no_account:
             self.accounts['nouser'] = self.accounts.pop('ecuser')
@@ -555,7 +555,12 @@ class Goal:
         if not self.proc() and 'unshare' in self.start.blocked:
             raise Refuse('one thread cannot be told from two')
         if not self.proc() and {'setfsuid', 'setfsgid'} & set(self.start.blocked):
-            self.may.add('the filesystem id cannot be read')
+            self.may['no /proc to look into'] = 'the filesystem id cannot be read'
+
+    def readable(self):
+        """Can the process still see what it is?"""
+        proc = self.proc() and self.stanza.options.get('chroot') != 'bare'
+        return proc or not {'setfsuid', 'setfsgid'} & set(self.start.blocked)
 
     def root(self):
         self.jail = None
@@ -571,7 +576,7 @@ class Goal:
         if self.jail != self.found['root'] and translated(0, self.uid_map) != 0:
             raise Refuse('the owner of the jail is not mapped')
         if translated(0, self.uid_map) != 0:
-            self.may.add('the owner of the jail is not mapped')
+            self.may['only root may be able'] = 'the owner of the jail is not mapped'
 
     # -- ids
 
@@ -595,7 +600,7 @@ class Goal:
         if stays:
             uid, primary, user = inside[1], gids[1], None
             if None in inside:
-                self.may.add('ids that are not mapped look alike')
+                self.may['user namespace'] = 'ids that are not mapped look alike'
         else:
             user = 'ecuser' if user is None else user
             if user == 'ecuser' and user not in self.accounts:
@@ -606,11 +611,21 @@ class Goal:
         if gid is None and not stays:
             raise Refuse('a number without an account needs a group')
         if stays and group is None and None in gids:
-            self.may.add('ids that are not mapped look alike')
+            self.may['user namespace'] = 'ids that are not mapped look alike'
         self.ids = uid, gid
         self.uid = self.outside(uid, self.uid_map, stays, 'uid')
         self.gid = self.outside(gid, self.gid_map, stays and group is None, 'gid')
         self.keeps_all = uid == 0 and self.stanza.permitted is None
+        for field, number, right, word in (('uid', self.uid, SETUID, 'user'),
+                                           ('gid', self.gid, SETGID, 'group')):
+            if number != self.found[field][1] and not self.holds(right):
+                self.may['cannot change %s ' % word] = (
+                    'to another of the ids that it has, without the right')
+            self.always_called('setres' + field)
+
+    def always_called(self, call):
+        if call in self.start.blocked:
+            self.may[call + '(2) is blocked'] = call + ' is blocked, and always called'
 
     def outside(self, number, extents, stays, field):
         if number is None and stays:
@@ -626,11 +641,9 @@ class Goal:
         right = self.holds(SETGID) and not self.start.deny and (
             not self.start.map or bool(self.gid_map))
         if options.get('init_groups'):
-            if self.user is None:
-                self.may.add('nobody is named whose groups could be meant')
-                named = ()
-            else:
-                named = self.account_groups()
+            if 'user' not in options:
+                self.may['init_groups'] = 'nobody is named whose groups could be meant'
+            named = () if self.user is None else self.account_groups()
         elif named is None and right:
             named = ()
         self.wanted_groups = self.list = None
@@ -642,8 +655,8 @@ class Goal:
         if None in outside:
             raise Refuse('an id that is not mapped')
         self.wanted_groups = set(outside) - {self.gid}
-        if 'setgroups' in self.start.blocked and right:
-            self.may.add('setgroups(2) is blocked, and is always called')
+        if right:
+            self.always_called('setgroups')
 
     def account_groups(self):
         names = [name for name, ids in self.accounts.items()
@@ -664,10 +677,11 @@ class Goal:
         self.permitted, self.effective, self.inheritable = (
             stanza.permitted or 0, stanza.effective or 0, stanza.inheritable or 0)
         self.ambient = 0
+        self.always_called('capset')
         if not self.securebits & KEEP_LOCKED:
             self.securebits &= ~KEEP
         elif self.securebits & KEEP:
-            self.may.add('keepcaps is locked')
+            self.may['SECBIT_KEEP_CAPS is locked'] = 'keepcaps is locked'
         if self.ids[0] == 0:
             self.securebits |= NOROOT | NOROOT_LOCKED
         if not stanza.waived:
@@ -1055,8 +1069,12 @@ def child(start, stanza, work, channel):
     channel.send(('done', own(), planned))
     channel.receive()
     if stanza.again:
-        capdrop.drop(security, **switch)
-        channel.send(('again', own()))
+        text = ''
+        try:
+            capdrop.drop(security, **switch)
+        except capdrop.Error as e:
+            text = str(e)
+        channel.send(('again', text, own()))
         channel.receive()
     regain(channel)
 
@@ -1340,8 +1358,10 @@ class Place:
         message = talk.receive()
         if message[0] == 'again':
             again = look(talk.pid)
-            if again != after:
+            if again != after or message[2] != inside:
                 raise Wrong('a second drop changed something', changed(after, again))
+            if message[1] and goal.readable():
+                raise Wrong('a second drop was refused', message[1])
             talk.send(('good',))
             message = talk.receive()
         return self.judge_attempts(goal, before, after, talk)
@@ -1363,8 +1383,9 @@ class Place:
             if DETAILS:
                 print('not reached: %s | %s | %s' % (text, '; '.join(differences), notes), flush=True)
             return 'refused, and not to be reached'
-        if goal.may:
-            return 'refused, as it may: ' + ', '.join(sorted(goal.may))
+        for words, reason in sorted(goal.may.items()):
+            if words in text:
+                return 'refused, as it may: ' + reason
         raise Wrong('refused, and plain calls get there', text)
 
     def judge_attempts(self, goal, before, after, talk):
