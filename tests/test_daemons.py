@@ -25,13 +25,13 @@ import types
 
 import pytest
 
-from conftest import SCRIPT, TOP, in_child, loopback_up, need, need_root, run_command
+from conftest import (
+    BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SCRIPT, SYS_ADMIN,
+    TOP, c, in_child, loopback_up, need, need_root, prctl, run_command, systemd,
+    unshare_blocked)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-if sys.platform == 'linux':
-    from test_linux import (BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SYS_ADMIN, c, prctl,
-                            systemd, unshare_blocked)
 
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x4000000, 0x8000000, 0x20000000         # linux/sched.h
 PYTHON = '/usr/bin/python3'         # others may live where an ordinary user cannot go
