@@ -2,27 +2,26 @@
 
 Each runs on a machine of its own (test_daemons.py), where nobody can write what the page does not give to the user.
 """
-import collections
 import os
 import re
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 
 import pytest
 
-from conftest import TOP, need, need_root, run_command
+from conftest import (
+    MS_BIND, MS_RDONLY, MS_REMOUNT, TOP, c, in_child, io_uring, need, need_root, run_command)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 if sys.platform == 'linux':
-    from test_daemons import (PATH, PYTHON, RUNNING, connect, family, machine, open_page, running, said, section,
-                              shell, soon, start, stop, write)
-    from test_linux import MS_BIND, MS_RDONLY, MS_REMOUNT, c
+    from test_daemons import (
+        HELLO, PYTHON, RUNNING, connect, family, machine, open_page, running, said, shell,
+        soon, start, write)
 
 PAGE = 'recipes.md'
 CAPDROP = [PYTHON, '-I', '/opt/capdrop/capdrop.py'] if sys.platform == 'linux' else []
@@ -188,26 +187,39 @@ PACKAGES = 'aiohttp apscheduler gevent grpcio hypercorn numpy prometheus-client 
 
 @pytest.fixture(scope='module')
 def python():
-    """The Python of a virtual environment with PACKAGES in it; their wheels stay in .venv of the tree for next time."""
+    """The Python of a virtual environment with PACKAGES in it, as a machine sees it; it stays in .venv of the tree."""
     need_root()
     need(os.access(PYTHON, os.X_OK), 'needs ' + PYTHON)
-    directory = tempfile.mkdtemp(prefix='capdrop-recipes-')
-    try:
-        os.chmod(directory, 0o755)
-        need(run_command([PYTHON, '-m', 'venv', directory]).returncode == 0, 'needs venv of %s (python3-venv)' % PYTHON)
-        pip = [directory + '/bin/python', '-m', 'pip', '-q', '--disable-pip-version-check']
-        wheels = os.path.join(TOP, '.venv', 'wheels', run_command([PYTHON, '-V']).stdout.split()[1])
-        done = None
-        if not os.path.exists(wheels + '/complete'):
-            done = run_command(pip + ['download', '--only-binary', ':all:', '-d', wheels] + PACKAGES.split())
-            need(done.returncode == 0, 'needs PyPI: ' + done.stderr.strip().rpartition('\n')[2])
-            with open(wheels + '/complete', 'w') as file:
-                file.write(PACKAGES)
-        done = run_command(pip + ['install', '--no-compile', '--no-index', '--find-links', wheels] + PACKAGES.split())
-        assert done.returncode == 0, done.stderr
-        yield directory + '/bin/python'
-    finally:
-        shutil.rmtree(directory)
+    venvs = os.path.join(TOP, '.venv')
+    ready = os.path.join(venvs, 'recipes-' + run_command([PYTHON, '-V']).stdout.split()[1])
+    if not os.path.exists(os.path.join(ready, *PACKAGES.split())):
+        os.makedirs(venvs, exist_ok=True)
+        directory = tempfile.mkdtemp(dir=venvs)
+        try:
+            install(directory)
+            if os.path.exists(ready):
+                shutil.rmtree(ready)
+            os.rename(directory, ready)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+    return ready
+
+
+def install(directory):
+    os.chmod(directory, 0o755)
+    done = run_command([PYTHON, '-m', 'venv', directory])
+    need(done.returncode == 0, 'needs venv of %s (python3-venv)' % PYTHON)
+    done = run_command([directory + '/bin/python', '-m', 'pip', 'install', '-q', '--no-compile', '--only-binary', ':all:',
+                        '--disable-pip-version-check'] + PACKAGES.split())
+    need(done.returncode == 0, 'needs PyPI: ' + done.stderr.strip().rpartition('\n')[2])
+    os.makedirs(os.path.join(directory, *PACKAGES.split()))         # it is complete
+
+
+def venv(python):
+    """Put it where an ordinary user may go, wherever this tree is; the path of its interpreter there."""
+    os.mkdir('/opt/venv')
+    c('mount', os.fsencode(python), b'/opt/venv', None, MS_BIND, None)
+    return '/opt/venv/bin/python'
 
 
 def compose(heading, lines):
@@ -226,6 +238,40 @@ def compose(heading, lines):
 @pytest.mark.parametrize('name', BOUND)
 def test_server_that_is_given_a_bound_socket_needs_no_capability(name, python):
     machine()(serves_in_python)(python, 'Bind, then drop', BOUND[name], '/opt/myd/myd.conf')
+
+
+@pytest.mark.parametrize('call, message', [
+    ("loop.create_server(asyncio.Protocol, '0.0.0.0', 80)", 'more than one thread'),
+    ("loop.create_server(asyncio.Protocol, sock=socket.create_server(('0.0.0.0', 80)))", 'is an io_uring'),
+], ids=['an address', 'a socket'])
+def test_loop_of_uvloop_that_is_made_before_the_drop_is_refused(call, message, python):
+    try:
+        in_child(io_uring)
+    except OSError as e:
+        need(False, 'needs io_uring: %s' % e)
+    machine()(drops_with_uvloop)(python, call, message)
+
+
+def drops_with_uvloop(python, call, message):
+    lines = ['import asyncio, socket, uvloop']
+    path = compose('Drop first, and keep the capability', lines)
+    with open(path) as file:
+        text = file.read()
+    with open(path, 'w') as file:
+        file.write(text.replace('state = ', 'loop = uvloop.new_event_loop()\nloop.run_until_complete(%s)\nstate = ' % call))
+    process = start([venv(python), '-Es', path])
+    assert process.wait(30) == 1 and 'RefusedError' in said(process) and message in said(process)
+
+
+def test_numpy_with_one_thread_may_be_imported_before_the_drop(python):
+    machine()(sums_up)(python)
+
+
+def sums_up(python):
+    write('embedding.md', 'In a program')
+    path, = write('embedding.md', 'Threads')
+    process = start([venv(python), '-Es', path])
+    assert (process.wait(30), said(process)) == (0, '27000000.0\n')
 
 
 def test_greenlets_wait_until_the_drop_is_over(python):
@@ -261,7 +307,7 @@ def drops_among_greenlets(python):
     write('embedding.md', 'In a program')
     with open('/opt/myd/greenlets.py', 'w') as file:
         file.write(GREENLETS)
-    process = start([python, '-Es', '/opt/myd/greenlets.py'])
+    process = start([venv(python), '-Es', '/opt/myd/greenlets.py'])
     assert (process.wait(30), said(process)) == (0, 'True False (33, 33, 33, 33)\n')
 
 
@@ -271,8 +317,7 @@ def test_server_that_opens_its_port_itself_keeps_the_capability(name, python):
 
 
 def serves_in_python(python, heading, row, conf):
-    process = start([python, '-Es', compose(heading, codes(row['lines after the drop']))])
-    print(process.args)
+    process = start([venv(python), '-Es', compose(heading, codes(row['lines after the drop']))])
     if row['server'] == 'asyncio':
         connect(80, process).close()
     elif row['server'] == 'grpcio':
@@ -298,6 +343,7 @@ def starts_after_the_drop(python, row):
     with open(path) as file:
         text = file.read()
     lines = '\n'.join(codes(row['line'])) + '\n'
+    python = venv(python)
     for program in text + lines, text.replace('state = ', lines + 'state = '):
         with open(path, 'w') as file:
             file.write("if __name__ == '__main__':\n    " + program.replace('\n', '\n    ') + "\n    print('done')")
