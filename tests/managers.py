@@ -44,7 +44,9 @@ mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
 for place in run tmp sys dev opt; do mount -t tmpfs -o mode=755 tmpfs $place; done
 chmod 1777 tmp
-mkdir -p sys/fs/cgroup dev/pts dev/shm run/here run/systemd/system
+mkdir -p sys/fs/cgroup dev/pts dev/shm dev/mqueue dev/hugepages run/here run/systemd/system
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --bind / run/here
 mount -o remount,bind,ro run/here
@@ -168,7 +170,13 @@ connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5)
 connection.settimeout(10)
 connection.sendall(sys.argv[2].encode())
 connection.shutdown(socket.SHUT_WR)
-print(b''.join(iter(lambda: connection.recv(4096), b'')).decode().split('\\r\\n\\r\\n')[-1], end='')
+said = b''
+try:
+    for part in iter(lambda: connection.recv(4096), b''):
+        said += part
+except ConnectionResetError:                    # it has not read all that was sent
+    pass
+print(said.decode().split('\\r\\n\\r\\n')[-1], end='')
 '''
 
 
