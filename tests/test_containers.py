@@ -188,10 +188,19 @@ class Container(object):
         return config
 
     def prepare(self):
-        if self.user_namespace:                 # as the image's files are shifted for it
-            self.machine.shell('cd %s && chown 100000:100000 . opt run && chown -R 100000:100000 opt/capdrop' % self.path(''))
+        if self.user_namespace:
+            self.shift()
         self.machine.write(self.place + '/config.json', json.dumps(self.config()))
         return ['runc', '--root', '/run/runc', 'run', '--bundle', self.place, self.name]
+
+    def shift(self):
+        """The image's files belong to the ids of the user namespace, as its runtime sees to."""
+        layer = self.machine.path(self.image.place)
+        for directory, _, files in os.walk(layer):
+            for name in [''] + files:
+                path = self.machine.path(self.path(directory[len(layer):] + '/' + name))
+                owner = os.lstat(path)
+                os.lchown(path, owner.st_uid + 100000, owner.st_gid + 100000)
 
     def run(self):
         return self.machine.run(*self.prepare())
