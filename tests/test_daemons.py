@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import select
 import shlex
 import shutil
@@ -20,16 +21,17 @@ import subprocess
 import sys
 import time
 import traceback
+import types
 
 import pytest
 
-from conftest import SCRIPT, TOP, in_child, loopback_up, need, need_root, run_command
+from conftest import (
+    BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SCRIPT, SYS_ADMIN,
+    TOP, c, in_child, loopback_up, need, need_root, prctl, run_command, systemd,
+    unshare_blocked)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-if sys.platform == 'linux':
-    from test_linux import (BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SYS_ADMIN, c, prctl,
-                            systemd, unshare_blocked)
 
 CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x4000000, 0x8000000, 0x20000000         # linux/sched.h
 PYTHON = '/usr/bin/python3'         # others may live where an ordinary user cannot go
@@ -80,10 +82,11 @@ def inside(test):
 def settle():
     c('mount', b'none', b'/', None, MS_REC | MS_PRIVATE, None)
     opt = os.open('/opt', os.O_RDONLY)
-    for kind, where in (b'proc', b'/proc'), (b'tmpfs', b'/opt'), (b'tmpfs', b'/run'):
-        c('mount', kind, where, kind, 0, None)
-        if kind == b'tmpfs':
-            os.chmod(where, 0o755)
+    for kind, where in (b'proc', b'/proc'), (b'tmpfs', b'/opt'), (b'tmpfs', b'/run'), (b'tmpfs', b'/dev/shm'):
+        if os.path.isdir(where):
+            c('mount', kind, where, kind, 0, None)
+        if kind == b'tmpfs' and os.path.isdir(where):
+            os.chmod(where, 0o1777 if where == b'/dev/shm' else 0o755)
     for directory in OURS:
         os.mkdir('/opt/' + directory)
     for name in set(os.listdir(opt)) - set(OURS):       # this Python, or this file, may live there
@@ -808,6 +811,48 @@ def test_socket_that_systemd_passes_is_served_without_a_capability(through, user
     assert is_user('www-data')(process.pid) and not capdrop.state(process.pid).permitted
     assert capdrop.state(process.pid).no_new_privs
     assert user or is_clean('/opt/myd/myd.conf', process.pid)       # without root the bounding set stays
+
+
+PURE = 'fspath strerror device_encoding get_terminal_size major minor makedev urandom cpu_count'.split()
+
+
+def lies(told):
+    """Put in the place of every function of os, and of those that wait or mask signals, one that does nothing, notes in
+    `told` that it was called, and says that all is well; a function that puts them back."""
+    before = [(os, name) for name, value in vars(os).items() if isinstance(value, types.BuiltinFunctionType) and
+              name not in PURE and not name.startswith('W')]
+    before += [(time, 'sleep'), (select, 'select'), (select, 'poll'), (signal, 'pthread_sigmask'), (signal, 'signal')]
+    real = [(module, name, getattr(module, name)) for module, name in before]
+
+    def lie(name):
+        return lambda *args, **options: told.append(name)
+    for module, name in before:
+        setattr(module, name, lie(name))
+    return lambda: [setattr(*one) for one in real]
+
+
+@pytest.mark.parametrize('options', [
+    {'user': 'www-data', 'capabilities': 'cap_net_bind_service+ep'}, {'user': 'www-data', 'chroot': '/usr'},
+    {'user': 'root', 'capabilities': 'cap_chown+ep'}, {'user': 'root'}])
+def test_what_a_program_has_put_in_the_place_of_the_functions_of_os_does_not_run_in_a_drop(options):
+    need_root()
+    told, now = in_child(dropped_among_lies, options)
+    assert told == []
+    wanted = capdrop.Security(**options)
+    assert set(now.uid) == {pwd.getpwnam(wanted.user).pw_uid}
+    assert options == {'user': 'root'} or now.no_new_privs
+    assert 'capabilities' not in options or str(now.permitted) == str(now.bounding) == options['capabilities'][:-3]
+
+
+def dropped_among_lies(options):
+    plan, told = capdrop.plan(capdrop.Security(**options)), []
+    resource.setrlimit(resource.RLIMIT_CPU, (10, 10))       # a lie may well keep it in a loop, with signals blocked
+    tell_the_truth = lies(told)
+    try:
+        capdrop.drop(plan)
+    finally:
+        tell_the_truth()
+    return told, capdrop.state()
 
 
 # ---------------------------------------------------------------------------- aiosmtpd

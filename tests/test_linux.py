@@ -1,10 +1,7 @@
 """The drop on Linux: real kernel, real libcap, each drop in a forked child, judged by /proc/self/status."""
-import ctypes
 import errno
 import gc
-import grp        # noqa: F401  before a child can no longer read this Python's own files
 import os
-import pwd        # noqa: F401
 import shutil
 import signal
 import socket
@@ -16,266 +13,15 @@ import time
 
 import pytest
 
-from conftest import SCRIPT, Ended, in_child, need, need_root, run_command
+from conftest import (
+    AS_1111, BIND, CLONE_NEWNET, HELD, MS_BIND, MS_RDONLY, MS_REMOUNT, NET_ADMIN, PASSWD, RAW,
+    SCRIPT, SETGID, SETPCAP, SETUID, STARTED, SYS_ADMIN, SYS_CHROOT, SYS_RESOURCE, Ended, c,
+    capset, container, dropped, ends, fields, groups_denied, in_child, io_uring, launched,
+    need, need_root, no_proc, open_directory, prctl, refused, run_command, saved_zero,
+    saved_zero_and_nothing_else, securebits, systemd, two_threads, unshare_blocked, without)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000      # linux/sched.h
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
-CHOWN, SETGID, SETUID, SETPCAP, BIND, NET_ADMIN, RAW, SYS_CHROOT, SYS_ADMIN, SYS_RESOURCE = (
-    1 << n for n in (0, 6, 7, 8, 10, 12, 13, 18, 21, 24))
-
-FIELDS = ('Uid', 'Gid', 'Groups', 'CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs')
-
-
-def fields(text):
-    """What is compared of a /proc/PID/status: ids as text, sets as numbers."""
-    lines = dict(line.split(':', 1) for line in text.splitlines())
-    return {name: int(lines[name], 16) if name.startswith('Cap') else ' '.join(lines[name].split()) for name in FIELDS}
-
-
-def watch():
-    """A function that tells this process's status, also from a jail."""
-    fd = os.open('/proc/self/status', os.O_RDONLY)
-    return lambda: fields(os.pread(fd, 8192, 0).decode())
-
-
-STARTED = watch()() if sys.platform == 'linux' else None
-HELD = STARTED['CapEff'] if STARTED else 0
-
-
-def ends(uid, gid, groups='', caps=0, **others):
-    expected = dict(Uid=' '.join([str(uid)] * 4), Gid=' '.join([str(gid)] * 4), Groups=groups, CapInh=0, CapPrm=caps,
-                    CapEff=caps, CapBnd=caps, CapAmb=0, NoNewPrivs='1')
-    expected.update(others)
-    return expected
-
-
-# ---------------------------------------------------------------------------- what a child does before it drops
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def c(name, *args):
-    result = getattr(libc, name)(*args)
-    if result == -1:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
-    return result
-
-
-def prctl(*args):
-    return c('prctl', args[0], *[ctypes.c_ulong(n) for n in args[1:] + (0,) * (5 - len(args))])
-
-
-def capset(permitted, effective, inheritable=0):
-    sets = effective, permitted, inheritable
-    data = (ctypes.c_uint32 * 6)(*[s & 0xffffffff for s in sets] + [s >> 32 for s in sets])
-    c('capset', (ctypes.c_uint32 * 2)(0x20080522, 0), data)
-
-
-def without(lost):
-    """A function that gives up these capabilities, out of the bounding set too."""
-    def prepare():
-        for n in range(64):
-            if lost & STARTED['CapBnd'] >> n << n & 1 << n:
-                prctl(24, n)
-        capset(HELD & ~lost, HELD & ~lost)
-    return prepare
-
-
-def container():
-    """uid 0 with every capability dropped."""
-    capset(0, 0)
-
-
-def systemd(ambient=BIND):
-    """As User=www-data AmbientCapabilities=CAP_NET_BIND_SERVICE starts a service."""
-    prctl(8, 1)
-    os.setgroups([33])
-    os.setresgid(33, 33, 33)
-    os.setresuid(33, 33, 33)
-    prctl(8, 0)
-    capset(ambient, ambient, ambient)
-    for n in range(64):
-        if ambient >> n & 1:
-            prctl(47, 2, n)
-    prctl(4, 1)
-
-
-def saved_zero():
-    os.setgroups([])
-    os.setresgid(33, 33, 0)
-    os.setresuid(33, 33, 0)
-
-
-def saved_zero_and_nothing_else():
-    saved_zero()
-    capset(0, 0)
-
-
-def no_proc():
-    own_mounts()
-    c('mount', b'none', b'/proc', b'tmpfs', 0, None)
-
-
-def own_mounts():
-    c('unshare', CLONE_NEWNS)
-    c('mount', b'none', b'/', None, MS_REC | MS_PRIVATE, None)
-
-
-UNSHARE = {'x86_64': (310, 272), 'i686': (310, 310), 'aarch64': (337, 97), 'armv7l': (337, 337), 'riscv64': (97, 97),
-           'ppc64le': (282, 282), 'ppc64': (282, 282), 's390x': (303, 303)}
-
-
-def unshare_blocked():
-    """A seccomp filter that answers EPERM to unshare(2), as a container's may."""
-    number = UNSHARE[os.uname()[4]][struct.calcsize('P') == 8]
-    rows = (0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x50000 | errno.EPERM), (6, 0, 0, 0x7fff0000)
-    code = ctypes.create_string_buffer(b''.join(struct.pack('=HBBI', *row) for row in rows))
-    program = ctypes.create_string_buffer(struct.pack('@HP', len(rows), ctypes.addressof(code)))
-    prctl(22, 2, ctypes.addressof(program))
-    with pytest.raises(OSError):
-        c('unshare', 0)
-
-
-def two_threads():
-    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-
-
-def io_uring():
-    c('syscall', 425, 4, ctypes.create_string_buffer(120))
-
-
-def securebits(bits):
-    return lambda: prctl(28, bits)
-
-
-def open_directory():
-    os.open('/usr', os.O_RDONLY)
-
-
-def groups_denied():
-    """Root of a user namespace in which setgroups is denied."""
-    c('unshare', CLONE_NEWUSER)
-    for name, text in ('setgroups', 'deny'), ('uid_map', '0 0 1'), ('gid_map', '0 0 1'):
-        with open('/proc/self/' + name, 'w') as file:
-            file.write(text)
-
-
-PASSWD = """\
-root:x:0:0::/root:/bin/sh
-toor:x:0:0::/root:/bin/sh
-www-data:x:33:33::/var/www:/bin/sh
-ecuser:x:2525:2525::/home/ecuser:/bin/sh
-inmail:x:4241:8::/:/bin/sh
-shared:x:4243:4243::/:/bin/sh
-common:x:4244:4244::/:/bin/sh
-alice:x:4245:4244::/:/bin/sh
-1234:x:4242:4242::/:/bin/sh
-nobody:x:65534:65534::/:/bin/sh
-"""
-GROUP = """\
-root:x:0:
-adm:x:4:ecuser
-mail:x:8:
-www-data:x:33:
-ecuser:x:2525:
-shared:x:4243:alice
-common:x:4244:
-four:x:4242:
-nogroup:x:65534:
-"""
-
-
-@pytest.fixture
-def accounts(tmp_path):
-    """A function that gives its process accounts of its own, ecuser among them; anything else it is given it calls."""
-    need_root()
-    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
-
-    def prepare(*others, passwd=PASSWD):
-        own_mounts()
-        for name, text in ('passwd', passwd), ('group', GROUP):
-            file = tmp_path / name
-            file.write_text(text)
-            file.chmod(0o644)
-            c('mount', os.fsencode(str(file)), b'/etc/' + name.encode(), None, MS_BIND, None)
-        for other in others:
-            other()
-    return prepare
-
-
-@pytest.fixture
-def jail(tmp_path):
-    """A directory fit for chroot, with cat in it."""
-    need_root()
-    jail = tmp_path / 'jail'
-    cat = os.path.realpath(shutil.which('cat'))
-    libraries = [word for word in run_command(['ldd', cat]).stdout.split() if word.startswith('/')]
-    for source, target in [(cat, '/bin/cat')] + list(zip(libraries, libraries)):
-        target = str(jail) + target
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copy(source, target)
-    run_command(['chmod', '-R', 'u=rwX,go=rX', str(jail)])
-    return jail
-
-
-# ---------------------------------------------------------------------------- drops, in children
-
-def dropped(prepare, security, **options):
-    """The status of a process after drop()."""
-    def child():
-        status = watch()
-        prepare()
-        state = capdrop.drop(security() if callable(security) else security, **options)
-        assert state == capdrop.state()
-        return status()
-    return in_child(child)
-
-
-def launched(prepare, security, argv, stdin='/proc/self/status', **options):
-    """(standard output, exit status, standard error) of a command that is launched."""
-    out, into = os.pipe()
-
-    def child():
-        os.dup2(os.open(stdin, os.O_RDONLY), 0)
-        os.dup2(into, 1)
-        prepare()
-        capdrop.launch(security() if callable(security) else security, argv, **options)
-    try:
-        in_child(child)
-        raise AssertionError('launch returned')
-    except Ended as e:
-        status, errors = e.args
-    finally:
-        os.close(into)
-        with os.fdopen(out, 'rb') as pipe:
-            text = pipe.read().decode()
-    return text, status, errors
-
-
-def everything(status):
-    fds = os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd') else ()
-    return (status(), [prctl(n) for n in (3, 7, 27)], len(fds), gc.isenabled(), os.getcwd(), os.stat('/').st_ino,
-            signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-
-
-def refused(prepare, security, verb='drop', **options):
-    """The message of a drop that is refused, once it is sure that it changed nothing."""
-    def child():
-        status = watch()
-        prepare()
-        before = everything(status)
-        command = () if verb == 'drop' else (['/bin/echo', 'it ran'],)
-        try:
-            getattr(capdrop, verb)(security() if callable(security) else security, *command, **options)
-        except capdrop.Error as e:
-            assert everything(status) == before
-            return str(e)
-        raise AssertionError('not refused')
-    return in_child(child)
-
 
 # ---------------------------------------------------------------------------- stanzas and what they end in
 
@@ -362,7 +108,6 @@ def test_there_is_no_default_user_without_its_account(accounts):
     assert 'ecuser' in message and 'name one' in message
 
 
-AS_1111 = dict(user='1111', group='4321')
 BIND_AS_33 = dict(user='www-data', group='www-data', capabilities='cap_net_bind_service+ep')
 
 STARTS = {

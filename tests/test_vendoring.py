@@ -8,8 +8,7 @@ import warnings
 
 import pytest
 
-from conftest import SCRIPT, TOP, need, need_root, run_command
-from test_linux import BIND, ends, fields, jail     # noqa: F401
+from conftest import BIND, SCRIPT, TOP, ends, fields, need, need_root, run_command
 
 NEVER = ('re', 'argparse', 'enum', 'dataclasses', 'typing', 'json', 'traceback', 'ctypes.util', 'subprocess', 'difflib',
          'solaris_priv', 'logging', 'collections', 'inspect', 'contextlib', 'functools', 'getopt', 'optparse', 'pathlib')
