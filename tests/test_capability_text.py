@@ -240,6 +240,8 @@ TOLD = [                                    # what an operator typed, the offset
     ('cap_chown,cap_killl=ep', 10, '"cap_killl" is not a capability: did you mean "cap_chown,cap_kill=ep"?'),
     ('cap_sys_amdin+ep', 0, '"cap_sys_amdin" is not a capability: did you mean "cap_sys_admin+ep"?'),
     ('cap_setxid+ep', 0, '"cap_setxid" is not a capability: ' + LIST),
+    ('cap_net_rxx+ep', 0, '"cap_net_rxx" is not a capability: ' + LIST),
+    ('cap_ikxx+ep', 0, '"cap_ikxx" is not a capability: ' + LIST),
     ('cap_bind', 0, '"cap_bind" is not a capability: ' + LIST),
     ('cap_bind+ep', 0, '"cap_bind" is not a capability: ' + LIST),
     ('cap_root+ep', 0, '"cap_root" is not a capability: ' + LIST),
@@ -258,6 +260,7 @@ TOLD = [                                    # what an operator typed, the offset
     ('-cap_sys_admin', 0, '"-" has no names before it: ' + KEEP),
     ('-all,+net_raw', 0, '"-" has no names before it: ' + KEEP),
     ('all -cap_sys_admin', 0, '"all" has no flags behind it: write which, such as +ep'),
+    ('all except cap_sys_admin', 0, '"all" has no flags behind it: write which, such as +ep'),
     ('all=ep cap_sys_admn-ep', 7, '"cap_sys_admn" is not a capability: ' + LIST),
     ('cap_kill-', 8, '"-" has no flags behind it: write which of e, i and p'),
     # signs and blanks
@@ -315,10 +318,15 @@ def test_a_libcap_that_is_older_than_the_kernel_knows_the_number(text):
 
 
 def test_a_long_text_is_shown_in_part():
-    offset, message = told('x' * 4000)
-    assert len(message) < 400
-    offset, message = told('cap_kill,' * 400 + 'cap_kill')
-    assert message.startswith('"cap_kill,cap_kill,')
+    for text in 'x' * 4000, 'net_raw,' * 500, 'net_raw ' * 500, 'cap_kill,' * 400 + 'cap_kill', 'cap_kill+' + 'x' * 4000, '9' * 4000:
+        assert len(told(text)[1]) < 300
+
+
+def test_a_list_of_a_container_s_capabilities_is_answered_whole():
+    names = ('AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID '
+             'SYS_CHROOT')
+    right = ','.join('cap_' + name.lower() for name in names.split()) + '+ep'
+    assert told(names) == (0, '"AUDIT_WRITE" is not a capability: write "%s"' % right)
 
 
 # ---------------------------------------------------------------- proposals
@@ -375,7 +383,7 @@ def nearly_right(rng):
 def test_proposals_are_safe():
     rng = random.Random(13)
     made = {'write': 0, 'did you mean': 0}
-    for _ in range(6000):
+    for _ in range(4000):
         text = nearly_right(rng)
         if read(text) is not None:
             continue
@@ -393,7 +401,7 @@ def test_proposals_are_safe():
                 assert not granted & ~nearly_written(text, 0), (text, proposed)
             for flag, those in sets.items():
                 assert not those or flag in 'ep' or re.search('[=+]=?[ \t]*[EePp]*[Ii]', text), (text, proposed)
-    assert min(made.values()) > 400, made
+    assert min(made.values()) > 250, made
 
 
 def test_a_proposal_is_of_the_names_that_count():
