@@ -1307,6 +1307,10 @@ def test_a_file_system_without_lists_has_none_and_one_that_does_not_answer_is_na
         m.acl(None, NO_ACL)
         assert platform.has_access_list('/tmp') is False
         m.acl(None, ZFS)
+        for code in errno.ENOSYS, errno.EINVAL, errno.ENOTSUP:
+            for call in 0, 1:                       # neither kind, or not this one
+                m.inject('acl', call, code)
+                assert platform.has_access_list('/tmp') is False
         for call, code in (1, errno.EACCES), (2, errno.ENOSPC), (1, errno.EIO):
             m.inject('acl', call, code)
             with pytest.raises(OSError) as raised:
