@@ -2213,7 +2213,10 @@ def nearly(written, name):
 #   look(pid)              [(thread, its fields)] of a process; of a thread but the first
 #                          its number and name
 #   around()               fields of this process that one to be audited has in common
-#   audit_refusal, elsewhere   what is said where a process cannot be judged from here
+#   elsewhere(fields, around)  why a process has a root directory of its own, or ''
+#   audit_refusal(), hint(audit)   what is said where a process cannot be judged from here
+#   not_there, roots_own   words of the system: of a process that cannot be found, of what
+#                          uid 0 owns without any right
 #   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
 #   wait_for_one_thread()  has this process one?
 #   unshare(), unshare_text    what stands before the look in a drop, and its text
@@ -2223,6 +2226,8 @@ def nearly(written, name):
 #   goal(sets, held, rights, exec, no_new_privs)   {field: value} to end in: of `held`, a
 #                          State that has the ids to end in already
 #   goal_of_root(held)     the same for root that keeps everything
+#   may_lack, unlimited(fields)   the sets that no drop can make larger, and the fields as if
+#                          they had been full before
 #   most_groups()          how many supplementary groups the system takes
 #   cleared_by_exec        fields of a State that execve(2) clears
 #   set_groups, change_root, set_gid, set_uid      rows for the steps in the middle
@@ -2398,7 +2403,11 @@ class LinuxCalls:
     fields = ('uid', 'gid', 'groups', 'permitted', 'effective', 'inheritable', 'ambient',
               'bounding', 'securebits', 'keepcaps', 'no_new_privs', 'threads', 'root')
     unshare_text = 'unshare(CLONE_FS | CLONE_FILES)'
+    not_there = ('there is no process %d, or it has ended, or /proc does not show it to this '
+                 'user (hidepid) or is not mounted')
+    roots_own = '/etc and /proc/sys'
     cleared_by_exec = ()
+    may_lack = ('bounding',)
     waived = ('no_new_privs is waived: setuid and file-capability programs can raise '
               'privileges')
 
@@ -2698,7 +2707,7 @@ def by_flag(permitted, effective, inheritable):
 
 def contents(path, directory=None):
     """The text of a small file, without the line's end."""
-    descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC, dir_fd=directory)
     pieces = []
     try:
         piece = posix.read(descriptor, 65536)
@@ -2741,7 +2750,11 @@ STATUS_LINES = {                # of proc(5); older kernels do not tell them all
     'permitted': 'CapPrm', 'effective': 'CapEff', 'inheritable': 'CapInh',
     'ambient': 'CapAmb', 'bounding': 'CapBnd', 'no_new_privs': 'NoNewPrivs',
     'threads': 'Threads'}
-O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)         # PyPy and SunOS have none
+# PyPy and SunOS lack some of them.
+O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)
+O_CLOEXEC = getattr(os, 'O_CLOEXEC', 0)             # closed again at once
+O_DIRECTORY = getattr(os, 'O_DIRECTORY', 0)         # lstat(2) has said that it is one
+O_NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)           # and that it is no link
 
 
 def every_task(tasks, pid):
@@ -3124,8 +3137,18 @@ def found_or_none(ask, name_or_number):
 # -------------------------------------------------------- (Target, State, rights) -> goal
 
 def goal_of(target, held, rights, exec, no_new_privs):
-    """The State that a process which is as `held` is to end in.  Arithmetic only: it
-    refuses nothing and asks nobody.
+    """The State that a process which is as `held` is to end in; None where it has no user.
+
+    Arithmetic only: it refuses nothing and asks nobody.
+    """
+    asked = fields_asked(target, held, rights, exec, no_new_privs)
+    if asked is None:
+        return None
+    return changed(held, **asked)
+
+
+def fields_asked(target, held, rights, exec, no_new_privs):
+    """The fields of that State that are asked for: the others stay as they are.
 
     rights: those that the process has (plan, drop), or ALL_RIGHTS (audit, check): a
     process that has dropped has lost them, and was asked to use them all the same.
@@ -3156,11 +3179,11 @@ def goal_of(target, held, rights, exec, no_new_privs):
         groups = held.groups
 
     platform = target.platform
-    goal = changed(held, uid=(uid,) * len(held.uid), gid=(gid,) * len(held.gid),
-                   groups=groups)
-    if keeps_everything(target, goal):
-        return changed(goal, **platform.goal_of_root(goal))
-    return changed(goal, **platform.goal(target.sets, goal, rights, exec, no_new_privs))
+    ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
+    held = changed(held, **ids)
+    if keeps_everything(target, held):
+        return dict(ids, **platform.goal_of_root(held))
+    return dict(ids, **platform.goal(target.sets, held, rights, exec, no_new_privs))
 
 
 def keeps_everything(target, goal):
@@ -3223,7 +3246,7 @@ class Process:
     def open_jail(self, path):
         try:
             self.jail_writers = writers_of_jail(path, self.platform)
-            self.jail = posix.open(path, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            self.jail = posix.open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW)
             self.jail_identity = device_and_inode(self.jail)
         except OSError as error:
             self.jail_refusal = 'chroot: ' + because(error)
@@ -3531,7 +3554,8 @@ def root_keeps_everything(case):
 
 def root_is_no_confinement(case):
     if case.confined and case.goal.uid[0] == 0:
-        yield 'user', 'uid 0 still owns /etc and /proc/sys: this is not confinement'
+        yield 'user', 'uid 0 still owns %s: this is not confinement' % (
+            case.platform.roots_own)
 
 
 def in_roots_group(case):
@@ -3687,7 +3711,7 @@ class Linux(LinuxCalls):
             goal['securebits'] = self.securebits(held)
         if no_new_privs:
             goal['no_new_privs'] = 1
-            if held.bounding is not None and 'setpcap' in rights:
+            if 'setpcap' in rights:
                 goal['bounding'] = held.bounding & (permitted | inheritable)
         return goal
 
@@ -3699,6 +3723,9 @@ class Linux(LinuxCalls):
 
     def goal_of_root(self, held):
         return {}
+
+    def unlimited(self, fields):
+        return dict(fields, bounding=self.every)
 
     def assumed_root(self):
         """The fields of root at its start, for check."""
@@ -3715,6 +3742,12 @@ class Linux(LinuxCalls):
         return ('its root directory and namespaces cannot be seen, without cap_sys_ptrace: in '
                 'a container, become like it first: capdrop exec -q FILE -- python3 -I '
                 'capdrop.py audit FILE PID')
+
+    def elsewhere(self, fields, around):
+        """Why a process has a root directory of its own, or ''.  mount_namespaces(7)"""
+        if fields['mnt_ns'] != around['mnt_ns']:
+            return 'in another mount namespace'
+        return ''
 
     def hint(self, audit):
         for difference in audit:
@@ -4830,7 +4863,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC)
     except OSError:
         return ''
     try:
@@ -4874,8 +4907,7 @@ def refusing_to_look(platform, pid):
     try:
         return platform.look(pid)
     except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError('there is no process %d, or it has ended, or /proc does not show it '
-                           'to this user (hidepid) or is not mounted' % pid) from None
+        raise RefusedError(platform.not_there % pid) from None
     except OSError as error:
         raise RefusedError(because(error)) from None
 
@@ -4966,7 +4998,7 @@ def audit_process(security, target, pid, no_new_privs):
     tasks = [('', first)] + others
     around = refusing(platform.around)
     for _, fields in tasks:
-        if set(around) - set(fields):
+        if any(fields.get(name) is None for name in around):
             raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
     nobody_is_meant = target.uid is None and target.default is None
     if nobody_is_meant and 0 in first['uid']:
@@ -4976,13 +5008,14 @@ def audit_process(security, target, pid, no_new_privs):
     unseen = [name for name in platform.fields if first[name] is None]
     for number in first.get('io_urings', ()):
         unseen.append('whether the io_uring of descriptor %d is from before' % number)
-    expected, unseen_places = places_to_expect(security, first, around)
+    expected, unseen_places = places_to_expect(security, platform, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
-        goal = goal_of(target, State(first), rights, exec, no_new_privs)
-        wanted = wanted_fields(goal, expected, platform, exec, security.chroot is not None)
-        if exec and wanted.get('permitted') != wanted.get('effective'):
+        held = State(platform.unlimited(first))
+        asked = fields_asked(target, held, rights, exec, no_new_privs)
+        if exec and asked.get('permitted') != asked.get('effective'):
             continue                                # no launch can leave that
+        wanted = wanted_fields(asked, expected, platform, exec, security.chroot is not None)
         comparison = Comparison(wanted, expected, tasks, platform, security.chroot)
         candidates[kind] = list(comparison.differences())
 
@@ -4998,15 +5031,15 @@ def audit_process(security, target, pid, no_new_privs):
     return best
 
 
-def places_to_expect(security, first, around):
+def places_to_expect(security, platform, first, around):
     """({place: identity} that every thread is to have, those that cannot be told)
 
-    A jail, and another mount namespace (a container, from its host), have a root
-    directory of their own.
+    A jail has a root directory of its own, and so has who is elsewhere: in another mount
+    namespace (a container, from its host), in another zone.
     """
     unseen = []
     expected = dict(around)
-    elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
+    elsewhere = platform.elsewhere(first, around)
     if elsewhere or security.chroot is not None:
         for name in around:
             if name != 'user_ns':
@@ -5018,16 +5051,13 @@ def places_to_expect(security, first, around):
         except OSError as error:
             raise RefusedError('chroot: %s' % because(error)) from None
     elif elsewhere:
-        unseen.append('root (in another mount namespace)')
+        unseen.append('root (%s)' % elsewhere)
     return expected, unseen
 
 
-def wanted_fields(goal, expected, platform, exec, jailed):
-    """What to compare with: of what came with the process only the places."""
-    wanted = goal.seen()
-    for name in 'threads', 'command', 'io_urings':
-        wanted.pop(name, None)
-    wanted['fanotify'] = ()                         # of those that open files
+def wanted_fields(asked, expected, platform, exec, jailed):
+    """What to compare with: what was asked for, and where the process is to be."""
+    wanted = dict(asked, fanotify=())               # none that opens files
     wanted.update(expected)
     wanted.pop('cwd_outside', None)
     if jailed:
@@ -5084,7 +5114,7 @@ class Comparison:
         marks = []
         if holds - asked:
             marks.append('more')
-        if asked - holds and name != 'bounding':    # what was lacking before stays so
+        if asked - holds and name not in self.platform.may_lack:
             marks.append('less')
         return ' and '.join(marks)
 
@@ -5107,7 +5137,7 @@ def unusual(first, threads):
             yield '%s ids are real, effective, saved%s: it can go back to %s %s' % (
                 what, filesystem, what, shown(others))
     if uid == 0:
-        yield 'user id 0 owns /etc and /proc/sys'
+        yield 'user id 0 owns ' + platform.roots_own
     else:
         yield from unusual_rights(first, uid, gid, platform)
     if 'user_ns' in first and first['user_ns'] != platform.around().get('user_ns'):

@@ -3,6 +3,7 @@ is played there; nothing real changes, except the root directory where a test sa
 import ctypes
 import errno
 import faulthandler
+import importlib
 import json
 import os
 import pickle
@@ -209,6 +210,11 @@ def sunos(m):
         for name in PLAYED:
             setattr(module, name, never)
         module.sysconf = sysconf
+    play(m)
+
+
+def play(m):
+    """Let capdrop use the stand-in."""
     capdrop.PLATFORMS['sunos5'] = lambda: platform_of(m)
     capdrop.PLATFORMS['linux'] = never
     del capdrop.platforms[:]
@@ -1411,6 +1417,8 @@ def test_no_verb_ends_in_a_traceback_where_something_is_missing(libc, tmpdir, mi
             for module in os, posix:
                 if hasattr(module, name):
                     delattr(module, name)
+        importlib.reload(capdrop)                   # it looks for some when it is loaded
+        play(m)
         return every_verb(m)
     with tmpdir.as_cwd():
         answers = on_sunos(path, work)
@@ -1420,6 +1428,37 @@ def test_no_verb_ends_in_a_traceback_where_something_is_missing(libc, tmpdir, mi
         'status PID': 0, 'audit': 1, 'drop': 'done', 'exec': 'ran'}, answers
     for verb, (_, text) in answers.items():
         assert 'Traceback' not in text, verb
+
+
+def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
+    """Its root directory is the zone's; that it is in another zone is no difference."""
+    def work(m):
+        m.start('zone root')
+        perform(Case(platform_of(m), platform_of(m).parse('basic net_privaddr')))
+        m.lib.sim_other(os.getppid())
+        m.start('global root')
+        real = solaris_priv.root_of
+        solaris_priv.root_of = lambda pid: (1, 2)   # as the zone's would be
+        found = capdrop.audit(security('basic net_privaddr'), os.getppid())
+        jailed = capdrop.audit(security('basic net_privaddr', chroot='/etc'), os.getppid())
+        shown = cli('audit', '--user=1234', '--group=1234', '--privileges=basic net_privaddr',
+                    str(os.getppid()))
+        solaris_priv.root_of = lambda pid: None
+        with pytest.raises(capdrop.RefusedError) as raised:
+            capdrop.audit(security('basic'), os.getppid())
+        solaris_priv.root_of = real
+        m.start('zone root')
+        play(m)                                     # the same from inside
+        inside = capdrop.audit(security('basic net_privaddr'), os.getppid())
+        return ([str(one) for one in found], found.unseen, [str(one) for one in jailed], shown,
+                str(raised.value), [str(one) for one in inside], inside.unseen)
+    with tmpdir.as_cwd():
+        found, unseen, jailed, shown, refused, inside, unseen_inside = on_sunos(libc, work)
+    assert (found, unseen) == ([], ['cwd_outside', 'root (in another zone)'])
+    assert len(jailed) == 1 and jailed[0].startswith('root: wanted')
+    assert shown[0] == 0 and 'root (in another zone)' in shown[1]
+    assert 'cannot be seen: be root in the global zone' in refused
+    assert (inside, unseen_inside) == ([], ['cwd_outside'])
 
 
 def test_a_missing_right_is_named_with_what_to_do(libc):
