@@ -338,6 +338,7 @@ class Solaris:
     reads_with = 'priv_str_to_set(3C) and setppriv(2)'
     unshare_text = ''
     cleared_by_exec = 'aware',
+    may_lack = ()
     not_there = 'there is no process %d, or it has ended, or it is in another zone'
     roots_own = '/etc and /devices'
 
@@ -634,6 +635,10 @@ class Solaris:
         if not held.aware:
             goal.update(permitted=held.limit, effective=held.limit)
         return goal
+
+    def unlimited(self, fields):
+        every = PrivSet(self.release.every, self.release)
+        return dict(fields, permitted=every, limit=every)
 
     def basic(self):
         return PrivSet(self.release.basic, self.release)
