@@ -1430,6 +1430,27 @@ def test_no_verb_ends_in_a_traceback_where_something_is_missing(libc, tmpdir, mi
         assert 'Traceback' not in text, verb
 
 
+def test_audit_of_what_privileges_that_are_absent_leave(libc):
+    def work(m):
+        def differ(start, wanted, sets=None, exec=False):
+            m.start(start)
+            if sets is not None:
+                perform(Case(platform_of(m), platform_of(m).parse(sets), exec=exec))
+            m.lib.sim_other(os.getppid())
+            return [str(one) for one in capdrop.audit(wanted, os.getppid())]
+        root = security(None, user=0, supplemental_groups=(1, 2))
+        play(m.start('zone root'))
+        answers = [differ('zone root', root), differ('zone root', security(None), 'basic'),
+                   differ('zone root', security(None), 'basic,!proc_info'),
+                   differ('zone root', security(None), 'basic,net_privaddr')]
+        play(m.start('global root'))
+        return answers + [differ('global root', root), differ('smf root', root)]
+    keeps, same, less, more, keeps_all, smf = on_sunos(libc, work)
+    assert keeps == same == keeps_all == smf == []
+    assert 'permitted: wanted basic, has basic,!proc_info (less than asked)' in less
+    assert 'limit: wanted basic, has basic,net_privaddr (more than asked)' in more
+
+
 def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
     """Its root directory is the zone's; that it is in another zone is no difference."""
     def work(m):
