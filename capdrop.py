@@ -4722,18 +4722,13 @@ NEEDED_IN_A_JAIL = (
     'signal socket stringprep threading tokenize traceback unicodedata warnings').split()
 # What these load only when it is used.
 LAZY_HALVES = {
+    'asyncio': ('concurrent.futures.thread',),
     'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
+    'email': ('email.generator', 'email.parser'),
     'multiprocessing': (
         'multiprocessing.connection', 'multiprocessing.managers', 'multiprocessing.pool',
         'multiprocessing.popen_fork', 'multiprocessing.queues', 'multiprocessing.sharedctypes',
         'multiprocessing.synchronize', 'multiprocessing.util'),
-    'asyncio': ('asyncio.unix_events', 'concurrent.futures.thread'),
-    'logging': ('logging.handlers',),
-    'email': ('email.mime.text', 'email.header', 'email.generator'),
-    'http': ('http.client', 'http.server'),
-    'urllib': ('urllib.request', 'urllib.parse'),
-    'json': ('json.decoder', 'json.encoder'),
-    'xml': ('xml.etree.ElementTree',),
 }
 CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punycode', 'cp437'
 
