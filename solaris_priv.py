@@ -637,8 +637,9 @@ class Solaris:
         return goal
 
     def unlimited(self, fields):
-        every = PrivSet(self.release.every, self.release)
-        return dict(fields, permitted=every, limit=every)
+        """As if it had held the basic set, which is what it is left with by default."""
+        return dict(fields, permitted=fields['permitted'] | self.basic(),
+                    limit=fields['limit'] | self.basic())
 
     def basic(self):
         return PrivSet(self.release.basic, self.release)

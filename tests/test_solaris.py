@@ -1313,6 +1313,10 @@ def test_a_file_system_without_lists_has_none_and_one_that_does_not_answer_is_na
         m.acl(None, NO_ACL)
         assert platform.has_access_list('/tmp') is False
         m.acl(None, ZFS)
+        for code in errno.ENOSYS, errno.EINVAL, errno.ENOTSUP:
+            for call in 0, 1:                       # neither kind, or not this one
+                m.inject('acl', call, code)
+                assert platform.has_access_list('/tmp') is False
         for call, code in (1, errno.EACCES), (2, errno.ENOSPC), (1, errno.EIO):
             m.inject('acl', call, code)
             with pytest.raises(OSError) as raised:
@@ -1424,6 +1428,27 @@ def test_no_verb_ends_in_a_traceback_where_something_is_missing(libc, tmpdir, mi
         'status PID': 0, 'audit': 1, 'drop': 'done', 'exec': 'ran'}, answers
     for verb, (_, text) in answers.items():
         assert 'Traceback' not in text, verb
+
+
+def test_audit_of_what_privileges_that_are_absent_leave(libc):
+    def work(m):
+        def differ(start, wanted, sets=None, exec=False):
+            m.start(start)
+            if sets is not None:
+                perform(Case(platform_of(m), platform_of(m).parse(sets), exec=exec))
+            m.lib.sim_other(os.getppid())
+            return [str(one) for one in capdrop.audit(wanted, os.getppid())]
+        root = security(None, user=0, supplemental_groups=(1, 2))
+        play(m.start('zone root'))
+        answers = [differ('zone root', root), differ('zone root', security(None), 'basic'),
+                   differ('zone root', security(None), 'basic,!proc_info'),
+                   differ('zone root', security(None), 'basic,net_privaddr')]
+        play(m.start('global root'))
+        return answers + [differ('global root', root), differ('smf root', root)]
+    keeps, same, less, more, keeps_all, smf = on_sunos(libc, work)
+    assert keeps == same == keeps_all == smf == []
+    assert 'permitted: wanted basic, has basic,!proc_info (less than asked)' in less
+    assert 'limit: wanted basic, has basic,net_privaddr (more than asked)' in more
 
 
 def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
