@@ -455,6 +455,24 @@ def test_uid_0_from_another_user_takes_every_privilege_of_the_zone(libc):
     assert outcome == 'refused' and 'every privilege of the zone' in why
 
 
+@pytest.mark.parametrize('effective, privileges, outcome', [
+    ('all', 'basic', 'done'), ('all', None, 'done'),
+    ('basic,proc_setid', 'basic', 'done'),          # the drop makes effective what is permitted
+    ('basic,proc_setid', None, 'refused'),          # root that keeps its sets keeps this, too
+])
+def test_uid_0_is_in_reach_of_who_holds_every_privilege(libc, effective, privileges, outcome):
+    def work(m):
+        m.flags(AWARE)
+        m.sets(PIL='all', E=effective)
+        return attempt(m, security(privileges, user=0))
+    result = on_sunos(libc, work, 'user')
+    assert result.outcome == outcome, result.why
+    if outcome == 'done':
+        assert result.held['ids'] == [0] * 6
+    else:
+        assert 'every privilege of the zone' in result.why
+
+
 def test_no_attempt_is_made_where_proc_setid_is_retained(libc):
     changes = drop_from(libc, 'global root', 'basic proc_setid')[3]
     assert [line for line in changes if 'uid' in line] == ['setreuid 1234 1234']
