@@ -373,6 +373,16 @@ class Security:
     """
     __slots__ = tuple(OPTIONS) + ('init_groups', 'where', 'notes', 'origin')
 
+    if TYPE_CHECKING:
+        user: 'Optional[str]'
+        group: 'Optional[str]'
+        supplemental_groups: 'Optional[Tuple[str, ...]]'
+        capabilities: 'Optional[str]'
+        privileges: 'Optional[str]'
+        chroot: 'Optional[str]'
+        init_groups: bool
+        where: 'Dict[str, List[Place]]'
+
     def __init__(self, user: 'Union[str, int, None]' = None,
                  group: 'Union[str, int, None]' = None,
                  supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
@@ -448,7 +458,7 @@ class Security:
             message = message % shown
         if line is None and file:
             return ConfigError(message, file)           # which is the option's name
-        if line is not None:
+        if line is not None and offset:                 # of a list there is none
             line, column = moved(line, column, getattr(self, option)[:offset])
         return ConfigError('%s: %s' % (option, message), file, line, column)
 
@@ -734,9 +744,7 @@ class Source:
             raise self.error(token.at, 'stray comma: nothing but blanks stands between options')
 
     def check_string_end(self, listed):
-        after = tuple(AFTER_STRING)
-        if listed:
-            after += (b',',)
+        after = AFTER_STRING + (b',',) if listed else AFTER_STRING
         if self.pos < len(self.data) and not self.data.startswith(after, self.pos):
             raise self.error(self.pos, 'a blank has to follow a string')
 
@@ -1072,9 +1080,9 @@ class Reader:
         self.charge(source, token.at, KEPT * (len(names) + 1))
         self.remember(path)
         for name in sorted(names, key=os.fsencode):
-            path_of_it = os.path.join(path, name)
-            if not name.startswith('.') and not os.path.isdir(path_of_it):
-                self.file(path_of_it)
+            file = os.path.join(path, name)
+            if not name.startswith('.') and not os.path.isdir(file):
+                self.file(file)
 
     def file(self, path, last=False):
         """Read one file (None: standard input) and all that it includes.
@@ -1240,7 +1248,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 #
 # Most of a configuration is other people's stanzas, and most of their lines are alike.
 # The *shape* of a line is what is left of it when all is erased but what can open or
-# close something:
+# close something, and names of ours:
 #
 #     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
 #
@@ -1252,7 +1260,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 # Skipping never guesses.  It stops before a line, and leaves it to the tokens, if
 #   - its shape does not tell: a bracket that does not match, an escape outside a string,
 #     a / that may begin a /regex/, a carriage return in a comment;
-#   - it may hold a word of ours: see may_be_ours().
+#   - it has a name of ours where that would mean something, or be warned of.
 # And it hands over only where an item has ended and the next has not begun, since what a
 # word is depends on the token before it: see ends_item().  It finds no errors: what is
 # wrong is not skipped, and the tokens say what is wrong, and where.
@@ -1271,20 +1279,34 @@ SIGNS = (
     (b'*/', b'\xfc\xc0'),                   # COMMENT_END
     (b' /', b' \xfe'),                      # SLASH: a path, most often, or a /regex/
 )
-ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc')
-ERASED_TOO = ERASED + b'\xfe'               # where a / does not matter
-PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
-BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
-TEXT = '"', COMMENT                         # within these nothing is a token
+
+# Names of ours become marks as well: of where they mean something, or are warned of.
+# They are replaced in this order, since one holds another.
+ANYWHERE, AT_TOP = '\xfb\xfa'
+NAME_MARKS = {
+    b'security': b'\xfb',
+    b'capabilities': b'\xfb',
+    b'privileges': b'\xfb',
+    b'supplemental_groups': b'\xfb',
+    b'group': b'\xfa',
+    b'user': b'\xfa',
+    b'chroot': b'\xfa',
+    b'readonly_include': b'\xfa',
+    b'include': b'\xfa',
+    b'local_changes_file': b'\xfa',
+}
 
 # What may stand beside a name of ours without being seen, or being meant: it is to be
 # warned of.  (The bytes of a no-break space and a byte order mark are among them.)
 BESIDE_A_NAME = BLANK + b':;,\xc2\xa0\xef\xbb\xbf'
 ENDS_NAME = BESIDE_A_NAME + b'{}()[]"#\'=\xc0'
 NAMES_APART = bytes.maketrans(ENDS_NAME, b' ' * len(ENDS_NAME))
-AT_ANY_DEPTH = {b'security'}.union(name.encode() for name in SETS_AND_GROUPS)
-OURS = AT_ANY_DEPTH.union(
-    name.encode() for name in INCLUDES + tuple(OPTIONS) + ('local_changes_file',))
+
+ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc\xfb\xfa')
+ERASED_IN_WORDS = ERASED.replace(b' ', b'')
+PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
+BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
+TEXT = '"', COMMENT                         # within these nothing is a token
 
 MANY, FEW = 16384, 512      # bytes looked at at once, and after a stop
 TOO_MANY = 65536            # a line longer than this is left to the tokens
@@ -1319,14 +1341,14 @@ def skip_lines_to(end, source, nesting):
     start, skipping = source.pos, source.skipping
     text = marked(source.data[start:end])
     lines = text.split(b'\n')
-    opened = opened_after_each(lines, text, ''.join(nesting))
+    opened = opened_after_each(lines, shapes_of(text), ''.join(nesting))
     last = last_end(lines, opened)
-    passed = start + size(lines[:last + 1])
+    passed = start + extent(lines[:last + 1])
     source.pos = min(passed, len(source.data))
     nesting[:] = opened[last]
     if len(opened) < len(lines):
         skipping.window = FEW
-        skipping.barrier = start + size(lines[:len(opened) + 1])
+        skipping.barrier = start + extent(lines[:len(opened) + 1])
     elif last:
         skipping.window = min(2 * skipping.window, MANY)
     else:
@@ -1348,53 +1370,36 @@ def marked(text):
     return text
 
 
-def size(lines):
+def extent(lines):
     """How far these lines of a marked text lead in the source."""
     return len(b'\n'.join(lines))
 
 
-def opened_after_each(lines, text, opened):
+def shapes_of(text):
+    """The shape of each line of a marked text.
+
+    A name is marked also where it is only part of a word, once it stands alone somewhere.
+    """
+    text = text.lower()
+    words = text.translate(NAMES_APART).split()
+    if not NAME_MARKS.keys().isdisjoint(words):
+        for name, mark in NAME_MARKS.items():
+            text = text.replace(name, mark)
+    return text.translate(None, ERASED).decode('latin-1').split('\n')
+
+
+def opened_after_each(lines, shapes, opened):
     """What is open after each line, up to the first that is left to the tokens."""
-    found = OURS.intersection(text.lower().translate(NAMES_APART).split())
-    shapes = text.translate(None, ERASED).decode('latin-1').split('\n')
     after_each = []
     for line, shape in zip(lines, shapes):
         before = opened
         opened = SHAPES[before, shape]
+        if opened is None and SLASH in shape:
+            opened = opened_after_slashes(before, line, shape)
         if opened is None:
-            opened = opened_after_pattern(before, line)
-        if opened is None:
-            break
-        if found and may_be_ours(line, before, opened, found):
             break
         after_each.append(opened)
     return after_each
-
-
-def open_after(opened, shape):
-    """What is open after a line of this shape; None if that cannot be told."""
-    for number, mark in enumerate(shape):
-        innermost = opened[-1:]
-        if innermost == '"':
-            if mark == '"':
-                opened = opened[:-1]
-        elif innermost == COMMENT:
-            if mark in (UNCLEAR, COMMENT, '\r'):
-                return None
-            if mark == COMMENT_END:
-                opened = opened[:-1]
-        elif mark == '#':
-            return None if '\r' in shape[number:] else opened
-        elif mark == SLASH:
-            if shape[number:].strip(SLASH):     # something that a /regex/ could hold
-                return None
-        elif mark in '{(["' + COMMENT:
-            opened += mark
-        elif mark == CLOSE.get(innermost):
-            opened = opened[:-1]
-        elif mark not in ('\r', COMMENT_END):       # the latter is */ in a word
-            return None
-    return opened
 
 
 class Shapes(dict):
@@ -1412,14 +1417,51 @@ class Shapes(dict):
 SHAPES = Shapes()
 
 
-def opened_after_pattern(opened, line):
-    """What is open after a line: NAME /regex/ aside, if no other / matters."""
-    if opened[-1:] in TEXT:
+def open_after(opened, shape):
+    """What is open after a line of this shape; None if that cannot be told."""
+    for number, mark in enumerate(shape):
+        innermost = opened[-1:]
+        if innermost == '"':
+            if mark == '"':
+                opened = opened[:-1]
+            elif mark == ANYWHERE and opened == '"':    # "Security" { is to be warned of
+                return None
+        elif innermost == COMMENT:
+            if mark in (UNCLEAR, COMMENT, '\r'):
+                return None
+            if mark == COMMENT_END:
+                opened = opened[:-1]
+        elif mark == '#':
+            return None if '\r' in shape[number:] else opened
+        elif mark == SLASH:
+            run, _, _ = shape[number:].partition(' ')
+            if run.strip(SLASH):                # something that a /regex/ could hold
+                return None
+        elif mark in '{(["' + COMMENT:
+            opened += mark
+        elif mark == CLOSE.get(innermost):
+            opened = opened[:-1]
+        elif mark == AT_TOP:
+            if not opened:
+                return None
+        elif mark not in (' ', '\r', COMMENT_END):      # the last is */ in a word
+            return None
+    return opened
+
+
+def opened_after_slashes(opened, line, shape):
+    """The same of a line with a / that may begin a /regex/.  That ends at a blank, so what
+    stands behind one is seen in a shape that has its blanks."""
+    if ANYWHERE in shape or AT_TOP in shape:
         return None
-    line = without_pattern(line)
-    if b'\xfe' in line and any(map(is_doubtful, line.split())):
-        return None
-    return SHAPES[opened, line.translate(None, ERASED_TOO).decode('latin-1')]
+    after = SHAPES[opened, shape_with_blanks(line)]
+    if after is None and opened[-1:] not in TEXT:
+        after = SHAPES[opened, shape_with_blanks(without_pattern(line))]
+    return after
+
+
+def shape_with_blanks(line):
+    return line.translate(None, ERASED_IN_WORDS).decode('latin-1')
 
 
 def without_pattern(line):
@@ -1430,11 +1472,6 @@ def without_pattern(line):
     return line
 
 
-def is_doubtful(word):
-    """Might this, that looks like brackets and quotes, be part of a /regex/?"""
-    return word.startswith(b'\xfe') and word.translate(None, ERASED) != b'\xfe'
-
-
 def is_plain(word):
     """Is this a word, or as much of one as there is?"""
     return not word.translate(None, PLAIN)
@@ -1442,35 +1479,6 @@ def is_plain(word):
 
 def is_pattern(word):
     return word.startswith(b'\xfe') and word.endswith(b'/') and b'/{' not in word
-
-
-def may_be_ours(line, before, opened, found):
-    """Does this line hold one of the words found?
-
-    Most count at the global level only.  A line that begins and ends in brackets, and
-    closes none, is nowhere on it.
-    """
-    if before[-1:] in TEXT:
-        return has_name(line, found)
-    if before and opened and line == line.translate(None, b'})]'):
-        found = found & AT_ANY_DEPTH
-        if not found:
-            return False
-        line = without_strings(line)
-    if line.lstrip().startswith(b'#'):
-        return False
-    return has_name(line, found)
-
-
-def has_name(line, names):
-    return not names.isdisjoint(line.lower().translate(NAMES_APART).split())
-
-
-def without_strings(line):
-    """Without every second part between quotes, if only strings have quotes here."""
-    if b'\xfd' in line or b'\xfe' in line:          # comments and regexes may have
-        return line
-    return b' '.join(line.split(b'"')[::2])
 
 
 def last_end(lines, opened):
@@ -1492,8 +1500,10 @@ def ends_item(line, opened):
     line = line.rstrip(BLANK)
     if line.endswith(BRACKET_OR_QUOTE):
         return True
-    _, equals, value = line.rpartition(b'=')
+    before, equals, value = line.rpartition(b'=')
     value = value.strip(BLANK)
+    if b'\xfe' in before:                           # the = may be in a /regex/
+        return False
     return bool(equals and value) and is_plain(value)
 
 
@@ -1633,8 +1643,6 @@ def status_or_none(path):
 def judged(security, platform):
     """{file: (Writer, ...)}, of every file that decides, who could rewrite it."""
     ways = security.origin.ways
-    if not ways:
-        return {}
     lists = access_lists(ways.values(), platform)
     unmapped = platform.unmapped_owners()
     result = {}
@@ -1725,16 +1733,23 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(judged, allowed):
+def strangers(judged, allowed, names=()):
     """1. Nobody but root and the user himself may be able to rewrite a file that decides;
-    also one that says nothing, or says it no longer."""
+    also one that says nothing, or says it no longer.
+
+    names: {(kind, id): name}, as far as they are known.
+    """
+    names = dict(names)
     for file, writers in judged.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
+            who = str(others[0])
+            if others[0].identity in names:
+                who += ' (%s)' % printable(names[others[0].identity])
             yield ('%s can be rewritten by %s, through %s: only root, or the user it names, '
-                   'may be able to; copy it to a place of root\'s (install -m 644 -o root '
+                   'may be able to; copy it to where that is so (install -m 644 -o root '
                    'FILE /etc), or give options instead of a file'
-                   % (printable(file), others[0], printable(others[0].path)))
+                   % (printable(file), who, printable(others[0].path)))
 
 
 def overridden_root(security, judged):
@@ -1939,19 +1954,21 @@ NO_CAPABILITIES = CapSet()
 #   NUMBER = decimal, octal after 0, hexadecimal after 0x: 0 to 63
 #   flag   = "e" effective | "i" inheritable | "p" permitted
 
-NAMES = tuple('cap_' + name for name in (                   # linux/capability.h, by number
-    'chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap '
-    'linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner '
-    'sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice '
-    'sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap '
-    'mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf '
-    'checkpoint_restore').split())
-NUMBER_OF = {name: number for number, name in enumerate(NAMES)}
+NAMES = tuple((                                             # linux/capability.h, by number
+    'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_fsetid cap_kill cap_setgid '
+    'cap_setuid cap_setpcap cap_linux_immutable cap_net_bind_service cap_net_broadcast '
+    'cap_net_admin cap_net_raw cap_ipc_lock cap_ipc_owner cap_sys_module cap_sys_rawio '
+    'cap_sys_chroot cap_sys_ptrace cap_sys_pacct cap_sys_admin cap_sys_boot cap_sys_nice '
+    'cap_sys_resource cap_sys_time cap_sys_tty_config cap_mknod cap_lease cap_audit_write '
+    'cap_audit_control cap_setfcap cap_mac_override cap_mac_admin cap_syslog cap_wake_alarm '
+    'cap_block_suspend cap_audit_read cap_perfmon cap_bpf cap_checkpoint_restore').split())
+NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
 
-ROOT_EQUIVALENT = sum(1 << NUMBER_OF['cap_' + name] for name in (
-    'chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio '
-    'sys_chroot sys_ptrace sys_admin sys_boot mknod setfcap mac_override mac_admin perfmon '
-    'bpf').split())
+ROOT_EQUIVALENT = sum(1 << NUMBER_OF[name] for name in (
+    'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_setgid cap_setuid '
+    'cap_setpcap cap_sys_module cap_sys_rawio cap_sys_chroot cap_sys_ptrace cap_sys_admin '
+    'cap_sys_boot cap_mknod cap_setfcap cap_mac_override cap_mac_admin cap_perfmon '
+    'cap_bpf').split())
 
 OPERATORS = '=+-'
 FLAGS = 'eip'
@@ -3586,12 +3603,22 @@ def children_keep_theirs(case):
 def modules_out_of_reach(case):
     if case.exec or case.security.chroot is not None:
         return
-    library = os.path.dirname(os.__file__)
-    for directory, status in looked_up(library):
-        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, case.goal):
-            yield 'user', ('user %d cannot enter %s: importing modules later will fail'
-                           % (case.goal.uid[0], printable(directory)))
-            return
+    closed = closed_directory(os.path.dirname(os.__file__), case.goal)
+    if closed is not None:
+        yield 'user', ('user %d cannot enter %s: importing modules later will fail' % (
+            case.goal.uid[0], printable(closed)))
+
+
+def closed_directory(path, goal):
+    """The first one on the way that cannot be entered, or None."""
+    try:
+        way = looked_up(path)
+    except OSError as error:                        # not even by this process
+        return os.path.dirname(error.filename)
+    for directory, status in way:
+        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, goal):
+            return directory
+    return None
 
 
 WARNINGS = (

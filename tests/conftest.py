@@ -215,17 +215,23 @@ def container():
     capset(0, 0)
 
 
-def systemd(ambient=BIND):
-    """As User=www-data AmbientCapabilities=CAP_NET_BIND_SERVICE starts a service."""
-    prctl(8, 1)
+def systemd(ambient=BIND, lock=0, keep=True):
+    """As User=www-data AmbientCapabilities=CAP_NET_BIND_SERVICE starts a service; with these securebits in the end."""
+    prctl(8, 1) if keep else prctl(28, prctl(27) | 4)           # SECBIT_NO_SETUID_FIXUP does as well
     os.setgroups([33])
     os.setresgid(33, 33, 33)
     os.setresuid(33, 33, 33)
-    prctl(8, 0)
-    capset(ambient, ambient, ambient)
+    if keep:
+        prctl(8, 0)
+    capset(ambient | SETPCAP, ambient | SETPCAP, ambient)
+    if not keep:
+        prctl(28, prctl(27) & ~4)
     for n in range(64):
         if ambient >> n & 1:
             prctl(47, 2, n)
+    if lock:
+        prctl(28, lock)
+    capset(ambient, ambient, ambient)
     prctl(4, 1)
 
 
@@ -289,6 +295,40 @@ def groups_denied():
             file.write(text)
 
 
+def user_namespace(uid_map='0 0 1000', gid_map='0 0 1000'):
+    """A function that makes this process root of a user namespace with these maps; user_namespaces(7)."""
+    def prepare():
+        ready, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                parent = os.getppid()
+                os.close(tell)
+                os.read(ready, 1)
+                for name, text in ('uid_map', uid_map), ('gid_map', gid_map):
+                    with open('/proc/%d/%s' % (parent, name), 'w') as file:
+                        file.write(text)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        try:
+            c('unshare', CLONE_NEWUSER)
+        finally:
+            os.close(tell)
+            os.close(ready)
+            status = os.waitpid(pid, 0)[1]
+        assert status == 0, 'the maps cannot be written'
+    return prepare
+
+
+def need_user_namespaces(prepare):
+    need_root()
+    try:
+        in_child(prepare)
+    except (AssertionError, OSError) as e:
+        need(False, 'needs user namespaces: %s' % e)
+
+
 PASSWD = """\
 root:x:0:0::/root:/bin/sh
 toor:x:0:0::/root:/bin/sh
@@ -345,6 +385,17 @@ def jail(tmp_path):
         shutil.copy(source, target)
     run_command(['chmod', '-R', 'u=rwX,go=rX', str(jail)])
     return jail
+
+
+def configuration(tmp_path, file, directory, text):
+    """The path of one: (owner, group, mode) of the file and of its directory."""
+    path = tmp_path / 'etc' / 'myd.conf'
+    path.parent.mkdir()
+    path.write_text(text if 'Security' in text else 'Security {\n%s\n}\n' % text)
+    for name, (owner, group, mode) in (path, file), (path.parent, directory):
+        os.chown(str(name), owner, group)
+        name.chmod(mode)
+    return str(path)
 
 
 # ---------------------------------------------------------------------------- drops, in children
