@@ -880,8 +880,8 @@ def test_audit_holds_a_process_against_the_stanza(libc, tmpdir):
         return answers
     with tmpdir.as_cwd():
         same, launched, more, group, root = on_sunos(libc, work)
-    assert same == ('drop', ['cwd_outside'], [])
-    assert launched == ('launch', ['cwd_outside'], [])
+    assert same == ('drop', ['threads', 'cwd_outside'], [])     # this /proc has no lwp
+    assert launched == ('launch', ['threads', 'cwd_outside'], [])
     assert 'permitted: wanted basic, has basic,net_privaddr (more than asked)' in more[2]
     assert group[2] == ['gid: wanted 7 7 7, has 1234 1234 1234 (more and less than asked)']
     assert 'uid: wanted 0 0 0, has 1234 1234 1234 (more and less than asked)' in root[2]
@@ -1476,16 +1476,21 @@ def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
         perform(Case(platform_of(m), platform_of(m).parse('basic net_privaddr')))
         m.lib.sim_other(os.getppid())
         m.start('global root')
-        real = solaris_priv.root_of
-        solaris_priv.root_of = lambda pid: (1, 2)   # as the zone's would be
+        solaris_priv.PROC = 'proc'
+        place = 'proc/%d' % os.getppid()
+        os.makedirs(place + '/lwp/1')
+        os.makedirs(place + '/lwp/2')
+        os.makedirs(place + '/path')
+        os.symlink('/opt/myd/bin/myd', place + '/path/a.out')
+        os.symlink('/etc', place + '/root')         # as the zone's would be
         found = capdrop.audit(security('basic net_privaddr'), os.getppid())
-        jailed = capdrop.audit(security('basic net_privaddr', chroot='/etc'), os.getppid())
+        jailed = capdrop.audit(security('basic net_privaddr', chroot='/dev'), os.getppid())
         shown = cli('audit', '--user=1234', '--group=1234', '--privileges=basic net_privaddr',
                     str(os.getppid()))
-        solaris_priv.root_of = lambda pid: None
+        os.unlink(place + '/root')
         with pytest.raises(capdrop.RefusedError) as raised:
             capdrop.audit(security('basic'), os.getppid())
-        solaris_priv.root_of = real
+        os.symlink('/', place + '/root')
         m.start('zone root')
         play(m)                                     # the same from inside
         inside = capdrop.audit(security('basic net_privaddr'), os.getppid())
@@ -1496,6 +1501,7 @@ def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
     assert (found, unseen) == ([], ['cwd_outside', 'root (in another zone)'])
     assert len(jailed) == 1 and jailed[0].startswith('root: wanted')
     assert shown[0] == 0 and 'root (in another zone)' in shown[1]
+    assert '(/opt/myd/bin/myd), 2 threads: as a drop leaves it' in shown[1]
     assert 'cannot be seen: be root in the global zone' in refused
     assert (inside, unseen_inside) == ([], ['cwd_outside'])
 
