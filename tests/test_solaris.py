@@ -555,6 +555,36 @@ def test_what_cannot_be_had_is_refused_before_any_change(libc, state, privileges
     assert outcome == 'refused' and words in why
 
 
+@pytest.mark.parametrize('state, privileges, sentences', [
+    ('zone root', 'basic sys_time', [
+        'sys_time is not available in this zone (web, zone id 3): '
+        'sys_time is optional: zonecfg limitpriv, in the global zone']),
+    ('zone root', 'basic sys_config proc_zone', [
+        'proc_zone sys_config are not available in this zone (web, zone id 3): '
+        'proc_zone sys_config are prohibited in every zone but the global zone']),
+    ('zone root', 'basic sys_ppp_config', [
+        'sys_ppp_config is not available in this zone (web, zone id 3): sys_ppp_config is '
+        'only for a zone with its own IP stack (zonecfg: ip-type=exclusive)']),
+    ('zone root', 'all', ['all is more than this zone (web, zone id 3) has: say zone']),
+    ('smf root', 'all', [
+        'all is more than is permitted to this process: name the privileges']),
+    ('smf root', 'basic sys_time', [
+        'sys_time is not permitted to this process: not in its permitted set; its SMF method, '
+        'or a drop before this one, left it out']),
+    ('smf user', 'basic sys_time', [
+        'sys_time is not permitted to this process: not in its permitted set; start it as '
+        'root, or with it']),
+    ('smf root, limited', 'basic sys_time', [
+        'sys_time is not permitted to this process: not in its %s set; its SMF method, or a '
+        'drop before this one, left it out' % name for name in ('permitted', 'limit')]),
+    ('zone root', 'basic net_privaddr', []), ('global root', 'all', []),
+    ('global root', 'zone', []), ('zone root', None, []), ('smf user', None, []),
+])
+def test_all_reasons_are_given_and_no_other(libc, state, privileges, sentences):
+    work = lambda m: capdrop.plan(security(privileges)).refusals
+    assert list(on_sunos(libc, work, state)) == sentences
+
+
 def test_a_limit_set_cut_after_start_is_named(libc):
     def work(m):
         m.flags(AWARE)
