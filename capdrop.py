@@ -5066,7 +5066,7 @@ def audit_process(security, target, pid, no_new_privs):
     best = Audit(candidates[like[0]])
     best.pid = pid
     best.command = first.get('command') or ''
-    best.threads = len(tasks)
+    best.threads = first.get('threads', len(tasks))
     best.like = ' or '.join(like)
     best.unseen = unseen + unseen_places
     best.hint = platform.hint(best)
@@ -5620,11 +5620,14 @@ def pids_of_cgroup(directory):
 
 
 def messages_of_audit(found):
-    threads = '1 thread' if found.threads == 1 else '%d threads' % found.threads
+    who = 'process %d' % found.pid
+    if found.command:
+        who += ' (%s)' % printable(found.command)
+    if found.threads is not None:
+        who += ', 1 thread' if found.threads == 1 else ', %d threads' % found.threads
     verdict = 'nearest to what a %s leaves' if found else 'as a %s leaves it'
-    yield 'process %d (%s), %s: %s; cannot be seen from outside: %s' % (
-        found.pid, printable(found.command), threads, verdict % found.like,
-        ', '.join(found.unseen))
+    yield '%s: %s; cannot be seen from outside: %s' % (
+        who, verdict % found.like, ', '.join(found.unseen))
     if found.hint:
         yield found.hint
 
