@@ -2156,10 +2156,13 @@ def proposal(text, number_of):
         return ''
     if any(mark in text for mark in TAKE_AWAY):
         return ''
-    for alike, words in (str.__eq__, 'write "%s"'), (nearly, 'did you mean "%s"?'):
-        meant = respelt(text, alike, number_of)
-        if is_proper(meant, number_of):
-            return words % meant
+    meant = respelt(text, str.__eq__, number_of, number_of)
+    if is_proper(meant, number_of):
+        return 'write "%s"' % meant
+    harmless = [name for name in number_of if not ROOT_EQUIVALENT >> number_of[name] & 1]
+    meant = respelt(text, nearly, harmless, number_of)
+    if is_proper(meant, number_of):
+        return 'did you mean "%s"?' % meant
     return ''
 
 
@@ -2171,10 +2174,11 @@ def is_proper(text, number_of):
     return ' =' not in ' ' + text                           # it may have lost its names
 
 
-def respelt(text, alike, number_of):
+def respelt(text, alike, likely, number_of):
     """The text, if commas are blanks, blanks may surround signs, and +ep needs no saying.
 
-    Names without flags are kept as those after them are.
+    Names without flags are kept as those after them are.  A word that is no name is taken
+    for the only one of the `likely` that is alike.
     """
     text = text.lower().strip(QUOTES + BLANKS)
     for mark in ',;|':
@@ -2188,7 +2192,7 @@ def respelt(text, alike, number_of):
     for word in text.split():
         flags = word.lstrip(IN_NAME)
         name = word[:len(word) - len(flags)]
-        names.append(spelt(name, alike, number_of))
+        names.append(name if name in number_of else spelt(name, alike, likely))
         if flags:
             clauses.append(','.join(names) + flags)
             names = []
@@ -2197,9 +2201,9 @@ def respelt(text, alike, number_of):
     return ' '.join(clauses)
 
 
-def spelt(word, alike, number_of):
+def spelt(word, alike, likely):
     """The only name that is alike; else the word as it is."""
-    names = [name for name in number_of if alike(bare(word), bare(name))]
+    names = [name for name in likely if alike(bare(word), bare(name))]
     if len(names) == 1:
         return names[0]
     return word
