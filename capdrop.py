@@ -246,12 +246,12 @@ def relative(text, place):
 
 
 def several_names(text, place):
-    names = text.replace(',', ' ').split(' ')
-    if len(names) == 1:
+    if ' ' not in text and ',' not in text:
         return ''
+    names = printable(' '.join(text.replace(',', ' ').split())).split(' ')
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
-            % list_as_written(filter(None, names), place))
+            % list_as_written(names, place))
 
 
 def bad_character(text, place):
@@ -705,10 +705,9 @@ class Source:
             if rest or not piece:
                 return at
 
-    def opens_stanza(self):
-        """Is a { next?  What a token is depends on where it is read; this commits to
-        nothing."""
-        return self.data.startswith(b'{', self.after_blanks(self.pos))
+    def next_is(self, mark):
+        """Is this mark the next token?  No token is read: that would be to read it twice."""
+        return self.data.startswith(mark, self.after_blanks(self.pos))
 
     def innermost_open(self, end):
         """The bracket that is open at `end`.  All is read again, once: for an error."""
@@ -745,9 +744,7 @@ class Source:
             raise self.error(token.at, 'stray comma: nothing but blanks stands between options')
 
     def check_string_end(self, listed):
-        after = tuple(AFTER_STRING)
-        if listed:
-            after += (b',',)
+        after = AFTER_STRING + (b',',) if listed else AFTER_STRING
         if self.pos < len(self.data) and not self.data.startswith(after, self.pos):
             raise self.error(self.pos, 'a blank has to follow a string')
 
@@ -874,7 +871,8 @@ class Reader:
             elif token.kind == 'word':
                 token = self.item(source, token)
             else:
-                self.lookalike(source, token)
+                if source.next_is(b'{'):
+                    self.lookalike(source, token)
                 token = None
 
     def next_item(self, source):
@@ -901,8 +899,8 @@ class Reader:
         if token.kind == 'string':
             return None                 # an instance
         if token.kind == '{':
-            self.lookalike(source, first, True)
-        if token.kind != 'word' or not source.opens_stanza():
+            self.lookalike(source, first)
+        if token.kind != 'word' or not source.next_is(b'{'):
             return token
         if token.name == 'security':
             raise source.error(first.at, 'a word before Security makes the stanza its own: '
@@ -931,12 +929,12 @@ class Reader:
                       'a Security after a word of another item is not a stanza: ignored')
         return None
 
-    def lookalike(self, source, token, opens=False):
-        """Warn where it looks as if it were the stanza, and is not."""
-        name = token.raw.strip(BESIDE_A_NAME).lower()
-        if name == b'security' and (opens or source.opens_stanza()):
-            self.warn(source, token.at, 'this is not the Security stanza, though it looks like '
-                      'it: write Security { without quotation marks and invisible characters')
+    def lookalike(self, source, token):
+        """Warn of what looks, before a {, as if it were the stanza, and is not."""
+        if token.raw.strip(BESIDE_A_NAME).lower() == b'security':
+            self.warn(source, token.at, 'this only looks like the Security stanza: ignored; '
+                      'its name has no quotation marks, and nothing else, visible or not, '
+                      'beside it')
 
     # what is not ours
 
@@ -1008,7 +1006,7 @@ class Reader:
         if token.kind == '=' and previous:
             raise source.error(token.at, 'a value with = in it is put in quotation marks')
         hint = ''
-        if token.kind == 'word' and previous == 'supplemental_groups':
+        if previous == 'supplemental_groups' and not source.next_is(b'='):
             hint = ' (%s)' % LIST
         elif token.kind == 'word' and source.public:
             guess = nearest(token.name, OPTIONS)
@@ -1083,9 +1081,9 @@ class Reader:
         self.charge(source, token.at, KEPT * (len(names) + 1))
         self.remember(path)
         for name in sorted(names, key=os.fsencode):
-            path_of_it = os.path.join(path, name)
-            if not name.startswith('.') and not os.path.isdir(path_of_it):
-                self.file(path_of_it)
+            file = os.path.join(path, name)
+            if not name.startswith('.') and not os.path.isdir(file):
+                self.file(file)
 
     def file(self, path, last=False):
         """Read one file (None: standard input) and all that it includes.
@@ -1251,7 +1249,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 #
 # Most of a configuration is other people's stanzas, and most of their lines are alike.
 # The *shape* of a line is what is left of it when all is erased but what can open or
-# close something:
+# close something, and names of ours:
 #
 #     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
 #
@@ -1263,7 +1261,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 # Skipping never guesses.  It stops before a line, and leaves it to the tokens, if
 #   - its shape does not tell: a bracket that does not match, an escape outside a string,
 #     a / that may begin a /regex/, a carriage return in a comment;
-#   - it may hold a word of ours: see may_be_ours().
+#   - it has a name of ours where that would mean something, or be warned of.
 # And it hands over only where an item has ended and the next has not begun, since what a
 # word is depends on the token before it: see ends_item().  It finds no errors: what is
 # wrong is not skipped, and the tokens say what is wrong, and where.
@@ -1282,20 +1280,34 @@ SIGNS = (
     (b'*/', b'\xfc\xc0'),                   # COMMENT_END
     (b' /', b' \xfe'),                      # SLASH: a path, most often, or a /regex/
 )
-ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc')
-ERASED_TOO = ERASED + b'\xfe'               # where a / does not matter
-PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
-BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
-TEXT = '"', COMMENT                         # within these nothing is a token
+
+# Names of ours become marks as well: of where they mean something, or are warned of.
+# They are replaced in this order, since one holds another.
+ANYWHERE, AT_TOP = '\xfb\xfa'
+NAME_MARKS = {
+    b'security': b'\xfb',
+    b'capabilities': b'\xfb',
+    b'privileges': b'\xfb',
+    b'supplemental_groups': b'\xfb',
+    b'group': b'\xfa',
+    b'user': b'\xfa',
+    b'chroot': b'\xfa',
+    b'readonly_include': b'\xfa',
+    b'include': b'\xfa',
+    b'local_changes_file': b'\xfa',
+}
 
 # What may stand beside a name of ours without being seen, or being meant: it is to be
 # warned of.  (The bytes of a no-break space and a byte order mark are among them.)
 BESIDE_A_NAME = BLANK + b':;,\xc2\xa0\xef\xbb\xbf'
 ENDS_NAME = BESIDE_A_NAME + b'{}()[]"#\'=\xc0'
 NAMES_APART = bytes.maketrans(ENDS_NAME, b' ' * len(ENDS_NAME))
-AT_ANY_DEPTH = {b'security'}.union(name.encode() for name in SETS_AND_GROUPS)
-OURS = AT_ANY_DEPTH.union(
-    name.encode() for name in INCLUDES + tuple(OPTIONS) + ('local_changes_file',))
+
+ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc\xfb\xfa')
+ERASED_IN_WORDS = ERASED.replace(b' ', b'')
+PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
+BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
+TEXT = '"', COMMENT                         # within these nothing is a token
 
 MANY, FEW = 16384, 512      # bytes looked at at once, and after a stop
 TOO_MANY = 65536            # a line longer than this is left to the tokens
@@ -1330,14 +1342,14 @@ def skip_lines_to(end, source, nesting):
     start, skipping = source.pos, source.skipping
     text = marked(source.data[start:end])
     lines = text.split(b'\n')
-    opened = opened_after_each(lines, text, ''.join(nesting))
+    opened = opened_after_each(lines, shapes_of(text), ''.join(nesting))
     last = last_end(lines, opened)
-    passed = start + size(lines[:last + 1])
+    passed = start + extent(lines[:last + 1])
     source.pos = min(passed, len(source.data))
     nesting[:] = opened[last]
     if len(opened) < len(lines):
         skipping.window = FEW
-        skipping.barrier = start + size(lines[:len(opened) + 1])
+        skipping.barrier = start + extent(lines[:len(opened) + 1])
     elif last:
         skipping.window = min(2 * skipping.window, MANY)
     else:
@@ -1359,53 +1371,36 @@ def marked(text):
     return text
 
 
-def size(lines):
+def extent(lines):
     """How far these lines of a marked text lead in the source."""
     return len(b'\n'.join(lines))
 
 
-def opened_after_each(lines, text, opened):
+def shapes_of(text):
+    """The shape of each line of a marked text.
+
+    A name is marked also where it is only part of a word, once it stands alone somewhere.
+    """
+    text = text.lower()
+    words = text.translate(NAMES_APART).split()
+    if not NAME_MARKS.keys().isdisjoint(words):
+        for name, mark in NAME_MARKS.items():
+            text = text.replace(name, mark)
+    return text.translate(None, ERASED).decode('latin-1').split('\n')
+
+
+def opened_after_each(lines, shapes, opened):
     """What is open after each line, up to the first that is left to the tokens."""
-    found = OURS.intersection(text.lower().translate(NAMES_APART).split())
-    shapes = text.translate(None, ERASED).decode('latin-1').split('\n')
     after_each = []
     for line, shape in zip(lines, shapes):
         before = opened
         opened = SHAPES[before, shape]
+        if opened is None and SLASH in shape:
+            opened = opened_after_slashes(before, line, shape)
         if opened is None:
-            opened = opened_after_pattern(before, line)
-        if opened is None:
-            break
-        if found and may_be_ours(line, before, opened, found):
             break
         after_each.append(opened)
     return after_each
-
-
-def open_after(opened, shape):
-    """What is open after a line of this shape; None if that cannot be told."""
-    for number, mark in enumerate(shape):
-        innermost = opened[-1:]
-        if innermost == '"':
-            if mark == '"':
-                opened = opened[:-1]
-        elif innermost == COMMENT:
-            if mark in (UNCLEAR, COMMENT, '\r'):
-                return None
-            if mark == COMMENT_END:
-                opened = opened[:-1]
-        elif mark == '#':
-            return None if '\r' in shape[number:] else opened
-        elif mark == SLASH:
-            if shape[number:].strip(SLASH):     # something that a /regex/ could hold
-                return None
-        elif mark in '{(["' + COMMENT:
-            opened += mark
-        elif mark == CLOSE.get(innermost):
-            opened = opened[:-1]
-        elif mark not in ('\r', COMMENT_END):       # the latter is */ in a word
-            return None
-    return opened
 
 
 class Shapes(dict):
@@ -1423,14 +1418,51 @@ class Shapes(dict):
 SHAPES = Shapes()
 
 
-def opened_after_pattern(opened, line):
-    """What is open after a line: NAME /regex/ aside, if no other / matters."""
-    if opened[-1:] in TEXT:
+def open_after(opened, shape):
+    """What is open after a line of this shape; None if that cannot be told."""
+    for number, mark in enumerate(shape):
+        innermost = opened[-1:]
+        if innermost == '"':
+            if mark == '"':
+                opened = opened[:-1]
+            elif mark == ANYWHERE and opened == '"':    # "Security" { is to be warned of
+                return None
+        elif innermost == COMMENT:
+            if mark in (UNCLEAR, COMMENT, '\r'):
+                return None
+            if mark == COMMENT_END:
+                opened = opened[:-1]
+        elif mark == '#':
+            return None if '\r' in shape[number:] else opened
+        elif mark == SLASH:
+            run, _, _ = shape[number:].partition(' ')
+            if run.strip(SLASH):                # something that a /regex/ could hold
+                return None
+        elif mark in '{(["' + COMMENT:
+            opened += mark
+        elif mark == CLOSE.get(innermost):
+            opened = opened[:-1]
+        elif mark == AT_TOP:
+            if not opened:
+                return None
+        elif mark not in (' ', '\r', COMMENT_END):      # the last is */ in a word
+            return None
+    return opened
+
+
+def opened_after_slashes(opened, line, shape):
+    """The same of a line with a / that may begin a /regex/.  That ends at a blank, so what
+    stands behind one is seen in a shape that has its blanks."""
+    if ANYWHERE in shape or AT_TOP in shape:
         return None
-    line = without_pattern(line)
-    if b'\xfe' in line and any(map(is_doubtful, line.split())):
-        return None
-    return SHAPES[opened, line.translate(None, ERASED_TOO).decode('latin-1')]
+    after = SHAPES[opened, shape_with_blanks(line)]
+    if after is None and opened[-1:] not in TEXT:
+        after = SHAPES[opened, shape_with_blanks(without_pattern(line))]
+    return after
+
+
+def shape_with_blanks(line):
+    return line.translate(None, ERASED_IN_WORDS).decode('latin-1')
 
 
 def without_pattern(line):
@@ -1439,11 +1471,6 @@ def without_pattern(line):
     if len(words) > 1 and is_plain(words[0]) and is_pattern(words[1]):
         return b''.join(words[2:])
     return line
-
-
-def is_doubtful(word):
-    """Might this, that looks like brackets and quotes, be part of a /regex/?"""
-    return word.startswith(b'\xfe') and word.translate(None, ERASED) != b'\xfe'
 
 
 def is_plain(word):
@@ -1455,57 +1482,40 @@ def is_pattern(word):
     return word.startswith(b'\xfe') and word.endswith(b'/') and b'/{' not in word
 
 
-def may_be_ours(line, before, opened, found):
-    """Does this line hold one of the words found?
-
-    Most count at the global level only.  A line that begins and ends in brackets, and
-    closes none, is nowhere on it.
-    """
-    if before[-1:] in TEXT:
-        return has_name(line, found)
-    if before and opened and line == line.translate(None, b'})]'):
-        found = found & AT_ANY_DEPTH
-        if not found:
-            return False
-        line = without_strings(line)
-    if line.lstrip().startswith(b'#'):
-        return False
-    return has_name(line, found)
-
-
-def has_name(line, names):
-    return not names.isdisjoint(line.lower().translate(NAMES_APART).split())
-
-
-def without_strings(line):
-    """Without every second part between quotes, if only strings have quotes here."""
-    if b'\xfd' in line or b'\xfe' in line:          # comments and regexes may have
-        return line
-    return b' '.join(line.split(b'"')[::2])
-
-
 def last_end(lines, opened):
     """The number of the last line with which an item ends; 0 if there is none."""
     last = len(opened) - 1
-    while last and not ends_item(lines[last], opened[last]):
+    while last and not ends_item(lines[last], opened[last - 1], opened[last]):
         last -= 1
     return last
 
 
-def ends_item(line, opened):
+def ends_item(line, before, opened):
     """Does an item surely end with this line?  In ( ) and [ ] there are none."""
     if opened[-1:] in TEXT:
         return False
     if opened[-1:] in ('(', '['):
         return True
     if b'#' in line:
-        return False
+        if before[-1:] in TEXT:
+            return False
+        line = before_comment(line)
     line = line.rstrip(BLANK)
     if line.endswith(BRACKET_OR_QUOTE):
         return True
-    _, equals, value = line.rpartition(b'=')
+    before_equals, equals, value = line.rpartition(b'=')
     value = value.strip(BLANK)
+    if b'\xfe' in before_equals:                    # the = may be in a /regex/
+        return False
     return bool(equals and value) and is_plain(value)
+
+
+def before_comment(line):
+    """What is before the #, if surely it begins a comment; or nothing."""
+    before, _, _ = line.partition(b'#')
+    in_string = before.count(b'"') % 2
+    is_clear = before == before.translate(None, b'\xff\xfe\xfd\xfc')
+    return before if is_clear and not in_string else b''
 
 
 # ------------------------------------------------------------------ trust
@@ -1644,8 +1654,6 @@ def status_or_none(path):
 def judged(security, platform):
     """{file: (Writer, ...)}, of every file that decides, who could rewrite it."""
     ways = security.origin.ways
-    if not ways:
-        return {}
     lists = access_lists(ways.values(), platform)
     unmapped = platform.unmapped_owners()
     result = {}
@@ -1736,16 +1744,23 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(judged, allowed):
+def strangers(judged, allowed, names=()):
     """1. Nobody but root and the user himself may be able to rewrite a file that decides;
-    also one that says nothing, or says it no longer."""
+    also one that says nothing, or says it no longer.
+
+    names: {(kind, id): name}, as far as they are known.
+    """
+    names = dict(names)
     for file, writers in judged.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
+            who = str(others[0])
+            if others[0].identity in names:
+                who += ' (%s)' % printable(names[others[0].identity])
             yield ('%s can be rewritten by %s, through %s: only root, or the user it names, '
-                   'may be able to; copy it to a place of root\'s (install -m 644 -o root '
+                   'may be able to; copy it to where that is so (install -m 644 -o root '
                    'FILE /etc), or give options instead of a file'
-                   % (printable(file), others[0], printable(others[0].path)))
+                   % (printable(file), who, printable(others[0].path)))
 
 
 def overridden_root(security, judged):
@@ -1950,19 +1965,21 @@ NO_CAPABILITIES = CapSet()
 #   NUMBER = decimal, octal after 0, hexadecimal after 0x: 0 to 63
 #   flag   = "e" effective | "i" inheritable | "p" permitted
 
-NAMES = tuple('cap_' + name for name in (                   # linux/capability.h, by number
-    'chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap '
-    'linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner '
-    'sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice '
-    'sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap '
-    'mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf '
-    'checkpoint_restore').split())
-NUMBER_OF = {name: number for number, name in enumerate(NAMES)}
+NAMES = tuple((                                             # linux/capability.h, by number
+    'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_fsetid cap_kill cap_setgid '
+    'cap_setuid cap_setpcap cap_linux_immutable cap_net_bind_service cap_net_broadcast '
+    'cap_net_admin cap_net_raw cap_ipc_lock cap_ipc_owner cap_sys_module cap_sys_rawio '
+    'cap_sys_chroot cap_sys_ptrace cap_sys_pacct cap_sys_admin cap_sys_boot cap_sys_nice '
+    'cap_sys_resource cap_sys_time cap_sys_tty_config cap_mknod cap_lease cap_audit_write '
+    'cap_audit_control cap_setfcap cap_mac_override cap_mac_admin cap_syslog cap_wake_alarm '
+    'cap_block_suspend cap_audit_read cap_perfmon cap_bpf cap_checkpoint_restore').split())
+NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
 
-ROOT_EQUIVALENT = sum(1 << NUMBER_OF['cap_' + name] for name in (
-    'chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio '
-    'sys_chroot sys_ptrace sys_admin sys_boot mknod setfcap mac_override mac_admin perfmon '
-    'bpf').split())
+ROOT_EQUIVALENT = sum(1 << NUMBER_OF[name] for name in (
+    'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_setgid cap_setuid '
+    'cap_setpcap cap_sys_module cap_sys_rawio cap_sys_chroot cap_sys_ptrace cap_sys_admin '
+    'cap_sys_boot cap_mknod cap_setfcap cap_mac_override cap_mac_admin cap_perfmon '
+    'cap_bpf').split())
 
 OPERATORS = '=+-'
 FLAGS = 'eip'
@@ -2135,13 +2152,17 @@ def unknown_name(at, word, number_of):
 
 def proposal(text, number_of):
     """The text that was probably meant, in words; '' where nobody can know."""
-    too_long = len(text) > 400                              # for a message
-    if too_long or any(mark in text for mark in TAKE_AWAY):
+    if len(text) > 400:                                     # for a message
         return ''
-    for alike, words in (str.__eq__, 'write "%s"'), (nearly, 'did you mean "%s"?'):
-        meant = respelt(text, alike, number_of)
-        if is_proper(meant, number_of):
-            return words % meant
+    if any(mark in text for mark in TAKE_AWAY):
+        return ''
+    meant = respelt(text, str.__eq__, number_of, number_of)
+    if is_proper(meant, number_of):
+        return 'write "%s"' % meant
+    harmless = [name for name in number_of if not ROOT_EQUIVALENT >> number_of[name] & 1]
+    meant = respelt(text, nearly, harmless, number_of)
+    if is_proper(meant, number_of):
+        return 'did you mean "%s"?' % meant
     return ''
 
 
@@ -2153,10 +2174,11 @@ def is_proper(text, number_of):
     return ' =' not in ' ' + text                           # it may have lost its names
 
 
-def respelt(text, alike, number_of):
+def respelt(text, alike, likely, number_of):
     """The text, if commas are blanks, blanks may surround signs, and +ep needs no saying.
 
-    Names without flags are kept as those after them are.
+    Names without flags are kept as those after them are.  A word that is no name is taken
+    for the only one of the `likely` that is alike.
     """
     text = text.lower().strip(QUOTES + BLANKS)
     for mark in ',;|':
@@ -2170,7 +2192,7 @@ def respelt(text, alike, number_of):
     for word in text.split():
         flags = word.lstrip(IN_NAME)
         name = word[:len(word) - len(flags)]
-        names.append(spelt(name, alike, number_of))
+        names.append(name if name in number_of else spelt(name, alike, likely))
         if flags:
             clauses.append(','.join(names) + flags)
             names = []
@@ -2179,9 +2201,9 @@ def respelt(text, alike, number_of):
     return ' '.join(clauses)
 
 
-def spelt(word, alike, number_of):
+def spelt(word, alike, likely):
     """The only name that is alike; else the word as it is."""
-    names = [name for name in number_of if alike(bare(word), bare(name))]
+    names = [name for name in likely if alike(bare(word), bare(name))]
     if len(names) == 1:
         return names[0]
     return word
@@ -4724,18 +4746,13 @@ NEEDED_IN_A_JAIL = (
     'signal socket stringprep threading tokenize traceback unicodedata warnings').split()
 # What these load only when it is used.
 LAZY_HALVES = {
+    'asyncio': ('concurrent.futures.thread',),
     'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
+    'email': ('email.generator', 'email.parser'),
     'multiprocessing': (
         'multiprocessing.connection', 'multiprocessing.managers', 'multiprocessing.pool',
         'multiprocessing.popen_fork', 'multiprocessing.queues', 'multiprocessing.sharedctypes',
         'multiprocessing.synchronize', 'multiprocessing.util'),
-    'asyncio': ('asyncio.unix_events', 'concurrent.futures.thread'),
-    'logging': ('logging.handlers',),
-    'email': ('email.mime.text', 'email.header', 'email.generator'),
-    'http': ('http.client', 'http.server'),
-    'urllib': ('urllib.request', 'urllib.parse'),
-    'json': ('json.decoder', 'json.encoder'),
-    'xml': ('xml.etree.ElementTree',),
 }
 CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punycode', 'cp437'
 
@@ -5053,7 +5070,7 @@ def audit_process(security, target, pid, no_new_privs):
     best = Audit(candidates[like[0]])
     best.pid = pid
     best.command = first.get('command') or ''
-    best.threads = len(tasks)
+    best.threads = first.get('threads', len(tasks))
     best.like = ' or '.join(like)
     best.unseen = unseen + unseen_places
     best.hint = platform.hint(best)
@@ -5607,11 +5624,14 @@ def pids_of_cgroup(directory):
 
 
 def messages_of_audit(found):
-    threads = '1 thread' if found.threads == 1 else '%d threads' % found.threads
+    who = 'process %d' % found.pid
+    if found.command:
+        who += ' (%s)' % printable(found.command)
+    if found.threads is not None:
+        who += ', 1 thread' if found.threads == 1 else ', %d threads' % found.threads
     verdict = 'nearest to what a %s leaves' if found else 'as a %s leaves it'
-    yield 'process %d (%s), %s: %s; cannot be seen from outside: %s' % (
-        found.pid, printable(found.command), threads, verdict % found.like,
-        ', '.join(found.unseen))
+    yield '%s: %s; cannot be seen from outside: %s' % (
+        who, verdict % found.like, ', '.join(found.unseen))
     if found.hint:
         yield found.hint
 

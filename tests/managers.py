@@ -1,8 +1,8 @@
 """Machines for the tests of service managers: a real systemd as process 1, and a place where runc runs containers.
 
 A machine is a set of namespaces.  Its root directory is a copy-on-write view of this machine's (overlay, the upper layer
-in memory), with /opt, /run and /tmp empty: what runs in it ends with it, and what it writes is gone.  /proc/sys is
-read-only there, or systemd would set this machine's.
+in memory), with /opt, /run and /tmp empty: what runs in it ends with it, and what it writes is gone.  Under systemd
+/proc/sys is read-only, or it would set this machine's.
 """
 import os
 import re
@@ -40,11 +40,14 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$T/up,workdir=$T/work" "$T/root
 cd "$T/root"
 for place in proc run tmp sys dev opt; do rm -rf $place 2> /dev/null || :; mkdir -p $place; done
 mount -t proc proc proc
-mount --bind proc/sys proc/sys
-mount -o remount,bind,ro proc/sys
+case $1 in
+*/systemd) mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys;;
+esac
 for place in run tmp sys dev opt; do mount -t tmpfs -o mode=755 tmpfs $place; done
 chmod 1777 tmp
-mkdir -p sys/fs/cgroup dev/pts dev/shm run/here run/systemd/system
+mkdir -p sys/fs/cgroup dev/pts dev/shm dev/mqueue dev/hugepages run/here run/systemd/system
+mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --bind / run/here
 mount -o remount,bind,ro run/here
@@ -168,13 +171,19 @@ connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5)
 connection.settimeout(10)
 connection.sendall(sys.argv[2].encode())
 connection.shutdown(socket.SHUT_WR)
-print(b''.join(iter(lambda: connection.recv(4096), b'')).decode().split('\\r\\n\\r\\n')[-1], end='')
+said = b''
+try:
+    for part in iter(lambda: connection.recv(4096), b''):
+        said += part
+except ConnectionResetError:                    # it has not read all that was sent
+    pass
+print(said.decode().split('\\r\\n\\r\\n')[-1], end='')
 '''
 
 
-def answer(machine, port, request='GET / HTTP/1.0\r\nHost: here\r\n\r\n'):
+def answer(machine, port, request='GET / HTTP/1.0\r\nHost: here\r\n\r\n', enter=None):
     """What a server in a machine answers, an HTTP header left out; None while nobody listens."""
-    done = run_command(machine.net + [sys.executable, '-c', ASK, str(port), request])
+    done = run_command((enter or machine.net) + [PYTHON, '-c', ASK, str(port), request])
     return None if done.returncode else done.stdout
 
 
@@ -221,3 +230,11 @@ def cells(name, heading):
 def spans(cell):
     """What a cell has in code."""
     return re.findall('`([^`]+)`', cell)
+
+
+def changed(text, lines, pattern, before):
+    """Lines of a unit or stanza put in the place of those of the same name, or added before the mark, or left out."""
+    gone = {re.match(r'\w+', line).group() for line in lines}
+    text = ''.join(line for line in text.splitlines(True) if (re.match(pattern, line) or [0, 0])[1] not in gone)
+    kept = [line for line in lines if re.match(pattern, line)]
+    return text.replace(before, '\n'.join(kept) + '\n' + before, 1)
