@@ -246,12 +246,12 @@ def relative(text, place):
 
 
 def several_names(text, place):
-    names = text.replace(',', ' ').split(' ')
-    if len(names) == 1:
+    if ' ' not in text and ',' not in text:
         return ''
+    names = printable(' '.join(text.replace(',', ' ').split())).split(' ')
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
-            % list_as_written(filter(None, names), place))
+            % list_as_written(names, place))
 
 
 def bad_character(text, place):
@@ -382,6 +382,7 @@ class Security:
         chroot: 'Optional[str]'
         init_groups: bool
         where: 'Dict[str, List[Place]]'
+        notes: 'Tuple[Tuple[Place, str], ...]'
 
     def __init__(self, user: 'Union[str, int, None]' = None,
                  group: 'Union[str, int, None]' = None,
@@ -704,10 +705,9 @@ class Source:
             if rest or not piece:
                 return at
 
-    def opens_stanza(self):
-        """Is a { next?  What a token is depends on where it is read; this commits to
-        nothing."""
-        return self.data.startswith(b'{', self.after_blanks(self.pos))
+    def next_is(self, mark):
+        """Is this mark the next token?  No token is read: that would be to read it twice."""
+        return self.data.startswith(mark, self.after_blanks(self.pos))
 
     def innermost_open(self, end):
         """The bracket that is open at `end`.  All is read again, once: for an error."""
@@ -871,7 +871,8 @@ class Reader:
             elif token.kind == 'word':
                 token = self.item(source, token)
             else:
-                self.lookalike(source, token)
+                if source.next_is(b'{'):
+                    self.lookalike(source, token)
                 token = None
 
     def next_item(self, source):
@@ -898,8 +899,8 @@ class Reader:
         if token.kind == 'string':
             return None                 # an instance
         if token.kind == '{':
-            self.lookalike(source, first, True)
-        if token.kind != 'word' or not source.opens_stanza():
+            self.lookalike(source, first)
+        if token.kind != 'word' or not source.next_is(b'{'):
             return token
         if token.name == 'security':
             raise source.error(first.at, 'a word before Security makes the stanza its own: '
@@ -928,12 +929,12 @@ class Reader:
                       'a Security after a word of another item is not a stanza: ignored')
         return None
 
-    def lookalike(self, source, token, opens=False):
-        """Warn where it looks as if it were the stanza, and is not."""
-        name = token.raw.strip(BESIDE_A_NAME).lower()
-        if name == b'security' and (opens or source.opens_stanza()):
-            self.warn(source, token.at, 'this is not the Security stanza, though it looks like '
-                      'it: write Security { without quotation marks and invisible characters')
+    def lookalike(self, source, token):
+        """Warn of what looks, before a {, as if it were the stanza, and is not."""
+        if token.raw.strip(BESIDE_A_NAME).lower() == b'security':
+            self.warn(source, token.at, 'this only looks like the Security stanza: ignored; '
+                      'its name has no quotation marks, and nothing else, visible or not, '
+                      'beside it')
 
     # what is not ours
 
@@ -1005,7 +1006,7 @@ class Reader:
         if token.kind == '=' and previous:
             raise source.error(token.at, 'a value with = in it is put in quotation marks')
         hint = ''
-        if token.kind == 'word' and previous == 'supplemental_groups':
+        if previous == 'supplemental_groups' and not source.next_is(b'='):
             hint = ' (%s)' % LIST
         elif token.kind == 'word' and source.public:
             guess = nearest(token.name, OPTIONS)
@@ -1484,27 +1485,37 @@ def is_pattern(word):
 def last_end(lines, opened):
     """The number of the last line with which an item ends; 0 if there is none."""
     last = len(opened) - 1
-    while last and not ends_item(lines[last], opened[last]):
+    while last and not ends_item(lines[last], opened[last - 1], opened[last]):
         last -= 1
     return last
 
 
-def ends_item(line, opened):
+def ends_item(line, before, opened):
     """Does an item surely end with this line?  In ( ) and [ ] there are none."""
     if opened[-1:] in TEXT:
         return False
     if opened[-1:] in ('(', '['):
         return True
     if b'#' in line:
-        return False
+        if before[-1:] in TEXT:
+            return False
+        line = before_comment(line)
     line = line.rstrip(BLANK)
     if line.endswith(BRACKET_OR_QUOTE):
         return True
-    before, equals, value = line.rpartition(b'=')
+    before_equals, equals, value = line.rpartition(b'=')
     value = value.strip(BLANK)
-    if b'\xfe' in before:                           # the = may be in a /regex/
+    if b'\xfe' in before_equals:                    # the = may be in a /regex/
         return False
     return bool(equals and value) and is_plain(value)
+
+
+def before_comment(line):
+    """What is before the #, if surely it begins a comment; or nothing."""
+    before, _, _ = line.partition(b'#')
+    in_string = before.count(b'"') % 2
+    is_clear = before == before.translate(None, b'\xff\xfe\xfd\xfc')
+    return before if is_clear and not in_string else b''
 
 
 # ------------------------------------------------------------------ trust
@@ -2141,13 +2152,17 @@ def unknown_name(at, word, number_of):
 
 def proposal(text, number_of):
     """The text that was probably meant, in words; '' where nobody can know."""
-    too_long = len(text) > 400                              # for a message
-    if too_long or any(mark in text for mark in TAKE_AWAY):
+    if len(text) > 400:                                     # for a message
         return ''
-    for alike, words in (str.__eq__, 'write "%s"'), (nearly, 'did you mean "%s"?'):
-        meant = respelt(text, alike, number_of)
-        if is_proper(meant, number_of):
-            return words % meant
+    if any(mark in text for mark in TAKE_AWAY):
+        return ''
+    meant = respelt(text, str.__eq__, number_of, number_of)
+    if is_proper(meant, number_of):
+        return 'write "%s"' % meant
+    harmless = [name for name in number_of if not ROOT_EQUIVALENT >> number_of[name] & 1]
+    meant = respelt(text, nearly, harmless, number_of)
+    if is_proper(meant, number_of):
+        return 'did you mean "%s"?' % meant
     return ''
 
 
@@ -2159,10 +2174,11 @@ def is_proper(text, number_of):
     return ' =' not in ' ' + text                           # it may have lost its names
 
 
-def respelt(text, alike, number_of):
+def respelt(text, alike, likely, number_of):
     """The text, if commas are blanks, blanks may surround signs, and +ep needs no saying.
 
-    Names without flags are kept as those after them are.
+    Names without flags are kept as those after them are.  A word that is no name is taken
+    for the only one of the `likely` that is alike.
     """
     text = text.lower().strip(QUOTES + BLANKS)
     for mark in ',;|':
@@ -2176,7 +2192,7 @@ def respelt(text, alike, number_of):
     for word in text.split():
         flags = word.lstrip(IN_NAME)
         name = word[:len(word) - len(flags)]
-        names.append(spelt(name, alike, number_of))
+        names.append(name if name in number_of else spelt(name, alike, likely))
         if flags:
             clauses.append(','.join(names) + flags)
             names = []
@@ -2185,9 +2201,9 @@ def respelt(text, alike, number_of):
     return ' '.join(clauses)
 
 
-def spelt(word, alike, number_of):
+def spelt(word, alike, likely):
     """The only name that is alike; else the word as it is."""
-    names = [name for name in number_of if alike(bare(word), bare(name))]
+    names = [name for name in likely if alike(bare(word), bare(name))]
     if len(names) == 1:
         return names[0]
     return word
@@ -4646,8 +4662,7 @@ class Silence:
     __slots__ = 'mask', 'collecting'
 
     def __init__(self):
-        self.mask = refusing(named, 'sigprocmask', signal.pthread_sigmask,
-                             signal.SIG_BLOCK, ())
+        self.mask = present_mask()
         self.collecting = gc.isenabled()
         try:
             why = set_mask(every_signal())
@@ -4684,23 +4699,32 @@ def caught_signals():
 
 def handlers_are_blocked():
     """SIGKILL and SIGSTOP never are."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    return caught_signals() <= set(blocked)
+    return caught_signals() <= set(present_mask())
+
+
+def present_mask():
+    try:
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    except OSError as error:
+        raise_if_of_a_handler(error)
+        raise RefusedError('sigprocmask: ' + error.strerror) from None
 
 
 def set_mask(mask):
-    """Set the signal mask; why that failed, or None.
-
-    Handlers that are due run in this call.  What they raise is theirs, and passes: it has
-    a frame below this one.
-    """
+    """Set the signal mask; why that failed, or None."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except OSError as error:
-        if error.__traceback__.tb_next is not None:
-            raise
+        raise_if_of_a_handler(error)
         return error.strerror
     return None
+
+
+def raise_if_of_a_handler(error):
+    """Handlers that are due run in these calls.  What they raise is theirs, and passes: it
+    has a frame below the one that called."""
+    if error.__traceback__.tb_next is not None:
+        raise error
 
 
 def reset_signals():
@@ -5046,7 +5070,7 @@ def audit_process(security, target, pid, no_new_privs):
     best = Audit(candidates[like[0]])
     best.pid = pid
     best.command = first.get('command') or ''
-    best.threads = len(tasks)
+    best.threads = first.get('threads', len(tasks))
     best.like = ' or '.join(like)
     best.unseen = unseen + unseen_places
     best.hint = platform.hint(best)
@@ -5600,11 +5624,14 @@ def pids_of_cgroup(directory):
 
 
 def messages_of_audit(found):
-    threads = '1 thread' if found.threads == 1 else '%d threads' % found.threads
+    who = 'process %d' % found.pid
+    if found.command:
+        who += ' (%s)' % printable(found.command)
+    if found.threads is not None:
+        who += ', 1 thread' if found.threads == 1 else ', %d threads' % found.threads
     verdict = 'nearest to what a %s leaves' if found else 'as a %s leaves it'
-    yield 'process %d (%s), %s: %s; cannot be seen from outside: %s' % (
-        found.pid, printable(found.command), threads, verdict % found.like,
-        ', '.join(found.unseen))
+    yield '%s: %s; cannot be seen from outside: %s' % (
+        who, verdict % found.like, ', '.join(found.unseen))
     if found.hint:
         yield found.hint
 

@@ -334,7 +334,7 @@ class Solaris:
               'always set')
     fields = ('uid', 'gid', 'groups', 'permitted', 'limit', 'effective', 'inheritable',
               'aware', 'aware_reset', 'xpolicy', 'pfexec', 'pfexec_auth', 'zone', 'root',
-              'cwd_outside')        # the last is looked at nowhere here
+              'threads', 'cwd_outside')     # the last is looked at nowhere here
     reads_with = 'priv_str_to_set(3C) and setppriv(2)'
     unshare_text = ''
     cleared_by_exec = 'aware',
@@ -475,8 +475,7 @@ class Solaris:
             fields['zone'] = self.zone_of(ucred)
         finally:
             self.c.ucred_free(ucred)
-        fields['root'] = root_of(pid)
-        return fields
+        return dict(fields, **seen_in_proc(pid))
 
     def ucred_of(self, pid):
         try:
@@ -548,7 +547,7 @@ class Solaris:
         fields = dict.fromkeys(self.fields, 0)
         fields.update(dict.fromkeys(('uid', 'gid'), (0, 0, 0)), groups=())
         fields.update(dict.fromkeys(('permitted', 'limit', 'effective'), every))
-        fields.update(dict.fromkeys(('zone', 'root', 'cwd_outside')))
+        fields.update(dict.fromkeys(('zone', 'root', 'threads', 'cwd_outside')))
         fields['inheritable'] = self.basic()
         return fields
 
@@ -735,12 +734,26 @@ def device_and_inode(path):
     return status.st_dev, status.st_ino
 
 
-def root_of(pid):
-    """Of the root directory of a process, or None: proc(5)."""
+PROC = '/proc'
+
+
+def seen_in_proc(pid):
+    """What proc(5) tells of a process; None where it does not tell."""
+    place = '%s/%d/' % (PROC, pid)
+    return {'root': answer_or_none(device_and_inode, place + 'root'),
+            'command': answer_or_none(posix.readlink, place + 'path/a.out'),
+            'threads': answer_or_none(entries_of, place + 'lwp')}
+
+
+def answer_or_none(ask, path):
     try:
-        return device_and_inode('/proc/%d/root' % pid)
+        return ask(path)
     except OSError:
         return None
+
+
+def entries_of(directory):
+    return len(posix.listdir(directory))
 
 
 # ---------------------------------------------------------------- what stands against it

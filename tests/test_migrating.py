@@ -135,8 +135,8 @@ def test_a_pair_differs_as_the_page_says_and_in_nothing_else(place, language, ot
 
 def test_every_section_has_a_pair_or_a_test_of_its_own():
     tested = {param.id.split(':')[0] for param in pairs()}
-    assert [heading for heading, _ in sections() if heading not in tested] == ['systemd', 'Where a mistake passes']
-    assert len(list(pairs())) == page().count('\nDiffers: ') == 8
+    assert [heading for heading, _ in sections() if heading not in tested] == ['systemd', 'Momentum', 'Where a mistake passes']
+    assert len(list(pairs())) == page().count('\nDiffers: ') == 9
     assert len(list(mistakes())) == page().count('\n| `') == 10
 
 
@@ -241,6 +241,40 @@ def test_what_the_directives_name_is_what_the_command_holds(place):
     assert held['bounding'] == named.pop('CapabilityBoundingSet').lower() == named['AmbientCapabilities'].lower()
     wanted = named.pop('AmbientCapabilities').lower()
     assert {held[name] for name in ('ambient', 'permitted', 'effective', 'inheritable')} == {wanted} and not named
+
+
+STANZA = 'Security { user = daemon }'
+
+
+@pytest.mark.parametrize('text, wanted', [
+    (STANZA, r'^gid +1 1 1 1'),                                     # not ecuser
+    ('Security { user = daemon include "more.conf" }', 'include does not work inside Security'),
+    ('include "persist://more.conf" ' + STANZA, 'only file:// can be included'),
+    ('include "file://%s/more.conf" ' + STANZA, '^gid +2 2 2 2'),
+    ('Local_Changes_File = "more.conf" ' + STANZA, '^gid +2 2 2 2'),
+])
+def test_momentum_files_are_read_as_the_page_says(place, text, wanted):
+    assert '`include` inside `Security { }` is an error' in page() and '`persist://`' in page()
+    with open(os.path.join(place, 'myd.conf'), 'w') as file:
+        file.write(text.replace('%s', place) + '\n')
+    with open(os.path.join(place, 'more.conf'), 'w') as file:
+        file.write('Security { group = bin }\n')
+    done = started(place, 'sh', 'capdrop plan -q myd.conf')
+    assert re.search(wanted, done.stdout + done.stderr, re.M), done.stdout + done.stderr
+
+
+HOST = os.uname()[1].partition('.')[0]
+
+
+@pytest.mark.parametrize('node, found', [('one.two', 'one.two'), ('', HOST)])
+def test_a_node_name_with_periods_comes_from_the_environment_only(place, node, found):
+    need(shutil.which('strace'), 'needs strace')
+    assert '`EC_NODE_NAME`' in page()
+    with open(os.path.join(place, 'myd.conf'), 'w') as file:
+        file.write('include "x.conf" ' + STANZA + '\n')
+    done = run_command(['strace', '-f', '-e', 'trace=%file', os.path.join(place, 'capdrop'), 'check', 'myd.conf'],
+                       cwd=place, env={'PATH': '/usr/bin:/bin', 'EC_NODE_NAME': node})
+    assert '/opt/msys/ecelerity/etc/conf/%s/x.conf' % found in done.stderr
 
 
 # what systemd does for the directives of the page, done by setpriv

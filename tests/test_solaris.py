@@ -455,6 +455,24 @@ def test_uid_0_from_another_user_takes_every_privilege_of_the_zone(libc):
     assert outcome == 'refused' and 'every privilege of the zone' in why
 
 
+@pytest.mark.parametrize('effective, privileges, outcome', [
+    ('all', 'basic', 'done'), ('all', None, 'done'),
+    ('basic,proc_setid', 'basic', 'done'),          # the drop makes effective what is permitted
+    ('basic,proc_setid', None, 'refused'),          # root that keeps its sets keeps this, too
+])
+def test_uid_0_is_in_reach_of_who_holds_every_privilege(libc, effective, privileges, outcome):
+    def work(m):
+        m.flags(AWARE)
+        m.sets(PIL='all', E=effective)
+        return attempt(m, security(privileges, user=0))
+    result = on_sunos(libc, work, 'user')
+    assert result.outcome == outcome, result.why
+    if outcome == 'done':
+        assert result.held['ids'] == [0] * 6
+    else:
+        assert 'every privilege of the zone' in result.why
+
+
 def test_no_attempt_is_made_where_proc_setid_is_retained(libc):
     changes = drop_from(libc, 'global root', 'basic proc_setid')[3]
     assert [line for line in changes if 'uid' in line] == ['setreuid 1234 1234']
@@ -535,6 +553,36 @@ def test_nothing_is_imported_after_the_first_change(libc):
 def test_what_cannot_be_had_is_refused_before_any_change(libc, state, privileges, words, exec):
     outcome, why, _, changes = drop_from(libc, state, privileges, exec)
     assert outcome == 'refused' and words in why
+
+
+@pytest.mark.parametrize('state, privileges, sentences', [
+    ('zone root', 'basic sys_time', [
+        'sys_time is not available in this zone (web, zone id 3): '
+        'sys_time is optional: zonecfg limitpriv, in the global zone']),
+    ('zone root', 'basic sys_config proc_zone', [
+        'proc_zone sys_config are not available in this zone (web, zone id 3): '
+        'proc_zone sys_config are prohibited in every zone but the global zone']),
+    ('zone root', 'basic sys_ppp_config', [
+        'sys_ppp_config is not available in this zone (web, zone id 3): sys_ppp_config is '
+        'only for a zone with its own IP stack (zonecfg: ip-type=exclusive)']),
+    ('zone root', 'all', ['all is more than this zone (web, zone id 3) has: say zone']),
+    ('smf root', 'all', [
+        'all is more than is permitted to this process: name the privileges']),
+    ('smf root', 'basic sys_time', [
+        'sys_time is not permitted to this process: not in its permitted set; its SMF method, '
+        'or a drop before this one, left it out']),
+    ('smf user', 'basic sys_time', [
+        'sys_time is not permitted to this process: not in its permitted set; start it as '
+        'root, or with it']),
+    ('smf root, limited', 'basic sys_time', [
+        'sys_time is not permitted to this process: not in its %s set; its SMF method, or a '
+        'drop before this one, left it out' % name for name in ('permitted', 'limit')]),
+    ('zone root', 'basic net_privaddr', []), ('global root', 'all', []),
+    ('global root', 'zone', []), ('zone root', None, []), ('smf user', None, []),
+])
+def test_all_reasons_are_given_and_no_other(libc, state, privileges, sentences):
+    work = lambda m: capdrop.plan(security(privileges)).refusals
+    assert list(on_sunos(libc, work, state)) == sentences
 
 
 def test_a_limit_set_cut_after_start_is_named(libc):
@@ -862,8 +910,8 @@ def test_audit_holds_a_process_against_the_stanza(libc, tmpdir):
         return answers
     with tmpdir.as_cwd():
         same, launched, more, group, root = on_sunos(libc, work)
-    assert same == ('drop', ['cwd_outside'], [])
-    assert launched == ('launch', ['cwd_outside'], [])
+    assert same == ('drop', ['threads', 'cwd_outside'], [])     # this /proc has no lwp
+    assert launched == ('launch', ['threads', 'cwd_outside'], [])
     assert 'permitted: wanted basic, has basic,net_privaddr (more than asked)' in more[2]
     assert group[2] == ['gid: wanted 7 7 7, has 1234 1234 1234 (more and less than asked)']
     assert 'uid: wanted 0 0 0, has 1234 1234 1234 (more and less than asked)' in root[2]
@@ -1458,16 +1506,21 @@ def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
         perform(Case(platform_of(m), platform_of(m).parse('basic net_privaddr')))
         m.lib.sim_other(os.getppid())
         m.start('global root')
-        real = solaris_priv.root_of
-        solaris_priv.root_of = lambda pid: (1, 2)   # as the zone's would be
+        solaris_priv.PROC = 'proc'
+        place = 'proc/%d' % os.getppid()
+        os.makedirs(place + '/lwp/1')
+        os.makedirs(place + '/lwp/2')
+        os.makedirs(place + '/path')
+        os.symlink('/opt/myd/bin/myd', place + '/path/a.out')
+        os.symlink('/etc', place + '/root')         # as the zone's would be
         found = capdrop.audit(security('basic net_privaddr'), os.getppid())
-        jailed = capdrop.audit(security('basic net_privaddr', chroot='/etc'), os.getppid())
+        jailed = capdrop.audit(security('basic net_privaddr', chroot='/dev'), os.getppid())
         shown = cli('audit', '--user=1234', '--group=1234', '--privileges=basic net_privaddr',
                     str(os.getppid()))
-        solaris_priv.root_of = lambda pid: None
+        os.unlink(place + '/root')
         with pytest.raises(capdrop.RefusedError) as raised:
             capdrop.audit(security('basic'), os.getppid())
-        solaris_priv.root_of = real
+        os.symlink('/', place + '/root')
         m.start('zone root')
         play(m)                                     # the same from inside
         inside = capdrop.audit(security('basic net_privaddr'), os.getppid())
@@ -1478,6 +1531,7 @@ def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
     assert (found, unseen) == ([], ['cwd_outside', 'root (in another zone)'])
     assert len(jailed) == 1 and jailed[0].startswith('root: wanted')
     assert shown[0] == 0 and 'root (in another zone)' in shown[1]
+    assert '(/opt/myd/bin/myd), 2 threads: as a drop leaves it' in shown[1]
     assert 'cannot be seen: be root in the global zone' in refused
     assert (inside, unseen_inside) == ([], ['cwd_outside'])
 

@@ -1252,12 +1252,9 @@ class Place:
             os.mkdir(os.path.join(self.work, name))
         os.chmod(self.work + '/open', 0o1777)
         self.owners = {'root': (0, 0), 'other': (3999999, 3999999), 'group': (3999999, 0)}
-        for name, owner in self.owners.items():
-            path = os.path.join(self.work, 'secret', name)
-            with open(path, 'w') as file:
-                file.write('secret')
-            os.chown(path, *owner)
-            os.chmod(path, 0o060 if name == 'group' else 0o600)
+        for name in self.owners:
+            write(self.work + '/secret/' + name, 'secret')
+        self.protect()
         self.handle = None
         handle = ctypes.create_string_buffer(struct.pack('=Ii', 128, 0), 136)
         number, path = ctypes.c_int(), os.fsencode(self.work + '/secret/other')
@@ -1266,6 +1263,12 @@ class Place:
             self.handle = handle.raw
         except (OSError, AttributeError):
             pass
+
+    def protect(self):
+        for name, owner in self.owners.items():
+            path = self.work + '/secret/' + name
+            os.chown(path, *owner)
+            os.chmod(path, 0o060 if name == 'group' else 0o600)
 
     def programs(self):
         import py_compile
@@ -1336,6 +1339,8 @@ class Place:
         cat = os.path.realpath(self.cat)
         if os.path.basename(cat).startswith('busybox'):     # gives such rights up by itself
             without += 'suid', 'sgid'
+        if prctl(GET_NO_NEW_PRIVS):
+            without += 'suid', 'sgid', 'fcap'
         found = []
         for name, needed, call in attempts(facts):
             def as_root():
@@ -1352,6 +1357,7 @@ class Place:
                     return bool(call())
                 except (OSError, AttributeError):
                     return False
+            self.protect()
             held = not needed or needed & self.held
             if held and not name.startswith(without) and not in_fork(as_root):
                 found.append(name)
@@ -1633,6 +1639,8 @@ def in_child_that_may(function):
     need_root()
     needed = CHOWN | DAC_OVERRIDE | SETGID | SETUID | SETPCAP | SYS_CHROOT | SYS_ADMIN
     need(not needed & ~capget()[1], 'needs a root that may mount, chroot and change ids')
+    every_id = read('/proc/self/uid_map').split() == [b'0', b'0', b'4294967295']
+    need(every_id, 'needs all ids: this user namespace maps some')
     return in_child(in_place, function, TOP)
 
 
