@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from conftest import SCRIPT, TOP, need, need_root, run_command
+from conftest import SCRIPT, TOP, c, in_child, loopback_up, need, need_root, run_command
 
 PYTHON = '/usr/bin/python3'     # what units and containers run, whichever Python runs pytest
 PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
@@ -62,7 +62,6 @@ for node in null zero random urandom full tty; do
 done
 ln -s /proc/self/fd dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} dev/${n#*:}; done
-ip link set lo up
 ln -s /dev/null run/systemd/system/timers.target
 echo 0123456789abcdef0123456789abcdef > etc/machine-id
 mkdir .old
@@ -86,7 +85,7 @@ def needed(*programs):
     need(sys.platform == 'linux', 'needs Linux')
     need_root()
     need(os.access(PYTHON, os.X_OK), 'needs ' + PYTHON)
-    for program in ('unshare', 'nsenter', 'ip') + programs:
+    for program in ('unshare', 'nsenter') + programs:
         found = shutil.which(program, path=PATH + ':/lib/systemd')
         need(found, 'needs ' + program)
 
@@ -108,6 +107,7 @@ class Machine(object):
         self.enter += ['%s=%s' % pair for pair in ENVIRONMENT.items()]
         if not made or not self.is_up():
             self.give_up()
+        in_child(raise_loopback, self.pid)
 
     def begin(self, init):
         command = ['unshare', '--mount', '/bin/sh', '-ec', OUTSIDE, 'outside', INSIDE]
@@ -159,6 +159,12 @@ class Machine(object):
     def status(self, pid):
         """/proc/PID/status: what the kernel says, whatever capdrop would say."""
         return status(self.run('cat', '/proc/%d/status' % pid).stdout)
+
+
+def raise_loopback(pid):
+    with open('/proc/%d/ns/net' % pid) as namespace:
+        c('setns', namespace.fileno(), 0)
+    loopback_up()
 
 
 def end_with_this():
