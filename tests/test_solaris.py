@@ -450,6 +450,19 @@ def test_root_that_is_not_aware_gets_back_what_its_limit_set_holds(libc):
     is_held(held, 0, 'basic,sys_time', 'basic', flags=0)
 
 
+def test_root_that_keeps_its_sets_is_asked_for_nothing(libc):
+    """Not for what its limit set lacks, nor warned of what the basic set holds."""
+    def work(m):
+        m.flags(AWARE)
+        m.sets(PEI='proc_setid,proc_exec,net_privaddr', L='basic,proc_setid')
+        held = [m.held()[name] for name in SETS]
+        plan = capdrop.plan(security(None, user=0))
+        capdrop.drop(security(None, user=0))
+        assert [m.held()[name] for name in SETS] == held
+        return plan.refusals, [text for text in plan.warnings if 'basic' in text]
+    assert on_sunos(libc, work) == ((), [])
+
+
 def test_uid_0_from_another_user_takes_every_privilege_of_the_zone(libc):
     outcome, why, _, _ = drop_from(libc, 'smf user', 'basic', user=0)
     assert outcome == 'refused' and 'every privilege of the zone' in why
