@@ -887,10 +887,11 @@ class Reader:
     def item(self, source, first):
         """What a word begins.  Returns the token after it, if that one was read and does
         not belong to it: it begins the next item, or is a bracket."""
-        if first.name in INCLUDES:
+        name = first.name
+        if name in INCLUDES:
             self.include(source)
             return None
-        if first.name == 'security':
+        if name == 'security':
             self.stanza(source)
             return None
         token = source.token()
@@ -907,13 +908,14 @@ class Reader:
                                'remove it (or put "Security" in quotation marks)')
         return None
 
-    def assignment(self, source, name):
+    def assignment(self, source, first):
         """NAME = value, from the value on."""
         value = source.token()
-        if value.kind in VALUE and name.name == 'local_changes_file':
-            self.name_local(source, name, value)
-        if name.name in OPTIONS:
-            self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
+        name = first.name
+        if name == 'local_changes_file' and value.kind in VALUE:
+            self.name_local(source, first.at, value)
+        if name in OPTIONS:
+            self.warn(source, first.at, '%s is not in Security { }: ignored' % name)
         return self.after_value(source, value)
 
     def value(self, source):
@@ -973,7 +975,7 @@ class Reader:
         if token.kind == '{' and name.name == 'security':
             self.warn(source, token.at,
                       'a Security inside another stanza is not the global one: ignored')
-        if token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
+        elif token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
             self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
 
     # Security { }
@@ -1124,11 +1126,11 @@ class Reader:
                              % printable(name))
         self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
 
-    def name_local(self, source, name, value):
+    def name_local(self, source, at, value):
         path = os.path.join('/', source.beside(value.path(), value.at))
         self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
-        self.charge(source, name.at, KEPT)
-        self.local_places.append(source.place(name.at))
+        self.charge(source, at, KEPT)
+        self.local_places.append(source.place(at))
 
     def read_local(self):
         """It may be absent: it is written when something is changed."""
@@ -1309,7 +1311,7 @@ PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with 
 BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
 TEXT = '"', COMMENT                         # within these nothing is a token
 
-MANY, FEW = 16384, 512      # bytes looked at at once, and after a stop
+MANY, FEW = 16384, 128      # bytes looked at at once, and after a stop
 TOO_MANY = 65536            # a line longer than this is left to the tokens
 DEEP = 64                   # with so many brackets open nothing is skipped
 
@@ -4506,7 +4508,7 @@ def become(request, command, quiet):
     target = request.look_up()
     security = request.security
     if security.chroot is not None:
-        preload()
+        refusing(preload)
 
     begun = False
     silence = Silence()
@@ -4519,7 +4521,7 @@ def become(request, command, quiet):
             state = refusing(settle, case, steps, attempts, request, quiet)
             if command is not None:
                 command.set_user(case)
-                reset_signals()
+                refusing(reset_signals)
             result = request.key(), state
             if steps:
                 begun = True
