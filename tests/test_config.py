@@ -233,6 +233,8 @@ def test_blanks_of_all_kinds_separate_the_clauses_of_a_set():
     security = loads('Security { capabilities = "cap_chown+ep\n\tcap_kil+ep" }')
     e = security.error('capabilities', 'no %s', 'cap_kil', len('cap_chown+ep\n\t'))
     assert (e.line, e.column, e.message) == (2, 2, 'capabilities: no "cap_kil"')
+    security = loads('Security { supplemental_groups = ( a b ) }')
+    assert str(security.error('supplemental_groups', 'no %s', 'b')) == '<string>:1:34: supplemental_groups: no "b"'
 
 
 # ---------------------------------------------------------------------------- errors
