@@ -2468,8 +2468,9 @@ class LinuxCalls:
         self.numbers = tuple(map(c_ulong, range(BEYOND + 1)))
         self.every = self.capabilities_of_kernel()
         self.asked = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
-        self.bounding_set()                             # does it answer as the kernel does?
-        self.has_ambient = self.ambient_set() is not None           # Linux 4.3
+        zero = self.numbers[0]
+        self.has_ambient = self.raw_prctl(                          # Linux 4.3
+            PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET], zero, zero, zero) != -1
         self.libcap = libcap_or_none()
 
     @property
@@ -2597,13 +2598,18 @@ class LinuxCalls:
                 return None
             if set(answers) <= {0, 1}:
                 return CapSet(sum(map(int.__lshift__, answers, range(BEYOND))))
-        raise untrue('does not answer as the kernel does (%s)' % os.strerror(
+        raise self.strange_answer()
+
+    def strange_answer(self):
+        return untrue('does not answer as the kernel does (%s)' % os.strerror(
             self.get_errno()), 'prctl')
 
     def capabilities_of_kernel(self):
         """All that there are here: those whose bit in the bounding set can be read."""
         answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.numbers]
         count = len(answers) - answers.count(-1)
+        if count == 0 or answers[BEYOND] != -1:
+            raise self.strange_answer()
         return CapSet(2 ** count - 1)
 
     def filesystem_uid(self, tasks):
