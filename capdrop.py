@@ -1939,7 +1939,7 @@ class CapSet(int):
 
     def __str__(self):
         missing = this_platform().every - self
-        if len(missing.numbers()) > 16:
+        if bin(missing).count('1') > 16:
             return ' '.join(self) or 'none'
         if missing:
             return 'all but ' + ' '.join(missing)
@@ -3878,12 +3878,16 @@ class Linux(LinuxCalls):
         return 'cap_set_proc: ' + text, self.libcap.apply, sets
 
     def capset_row(self, permitted, effective, inheritable):
+        text = sets_text(permitted, effective, inheritable)
+        data = self.capset_data(permitted, effective, inheritable)
+        return ('capset: ' + text, self.capset) + data
+
+    def capset_data(self, permitted, effective, inheritable):
+        """The arguments of capset(2)."""
         sets = by_flag(permitted, effective, inheritable)
         low = [int(one) & 0xffffffff for one in sets]
         high = [int(one) >> 32 for one in sets]
-        text = sets_text(permitted, effective, inheritable)
-        header = self.words(CAPABILITY_VERSION_3, 0)
-        return 'capset: ' + text, self.capset, header, self.words(*low + high)
+        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def prctl_row(self, text, option, value):
         return 'prctl(%s)' % text, self.prctl, option, value, 0, 0, 0
@@ -3893,9 +3897,11 @@ class Linux(LinuxCalls):
         return text, self.prctl_each, capabilities.numbers(), option
 
     def prctl_each(self, numbers, option):
-        zeros = (0,) * (4 - len(option))
+        option = [self.numbers[number] for number in option]
+        zeros = [self.numbers[0]] * (4 - len(option))
         for number in numbers:
-            self.prctl(*option, number, *zeros)
+            if self.raw_prctl(*option, self.numbers[number], *zeros) == -1:
+                raise self.libc.error('prctl')
 
     def forbid_dumps(self):
         """No field of a State: every change of ids resets it."""
@@ -4155,8 +4161,8 @@ def calls_without_effect(case):
         yield 'setgroups', None, platform.put_groups, found.groups
     if case.security.chroot is not None:
         yield 'chroot', errno.ENOENT, posix.chroot, ''
-    _, call, *args = platform.capset_row(found.permitted, found.effective, found.inheritable)
-    yield ('capset', None, call) + tuple(args)
+    data = platform.capset_data(found.permitted, found.effective, found.inheritable)
+    yield ('capset', None, platform.capset) + data
     if not case.confined:
         return
     if case.no_new_privs:
