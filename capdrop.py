@@ -2615,10 +2615,11 @@ class LinuxCalls:
         """The answer; where a filter blocks the call, what /proc says.  setfsuid(2)"""
         if answer != NOT_AN_ID:
             return answer
-        if tasks is None:
-            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         # this process has one thread, or is refused
-        text = contents('%d/status' % posix.getpid(), tasks)
+        path = '/proc/self/status' if tasks is None else '%d/status' % posix.getpid()
+        text = contents_or_none(path, tasks)
+        if text is None:
+            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         _, _, rest = text.partition(line)
         return int(rest.split()[3])
 
@@ -2641,7 +2642,7 @@ class LinuxCalls:
 
     def open_tasks(self):
         try:
-            return posix.open('/proc/self/task', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return posix.open('/proc/self/task', os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         except OSError:
             return None                             # /proc is not mounted
 
@@ -2711,7 +2712,7 @@ class LinuxCalls:
 
     def look(self, pid):
         # the directory stays that of this process if its number goes to another
-        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)
+        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | O_DIRECTORY)
         alive = []
         try:
             for number, fields in every_task(tasks, pid).items():
@@ -2878,7 +2879,7 @@ def descriptors_of(tasks, number):
     """{'fanotify': those that open files, 'io_urings': ...}, as far as there are any."""
     found = {}
     try:
-        directory = posix.open('%d/fd' % number, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tasks)
+        directory = posix.open('%d/fd' % number, os.O_RDONLY | O_DIRECTORY, dir_fd=tasks)
     except OSError:
         return found                                # not for this user to see, or it has ended
     try:
