@@ -254,10 +254,14 @@ def several_names(text, place):
             % list_as_written(names, place))
 
 
-def bad_character(text, place):
+def is_bad(character):
     """Nothing that hides something, and no backslash: it would have two meanings."""
+    return character == '\\' or not character.isprintable()
+
+
+def bad_character(text, place):
     for character in text:
-        if character == '\\' or not character.isprintable():
+        if is_bad(character):
             return 'holds %s, which is not allowed' % ascii(character)
     return ''
 
@@ -272,12 +276,11 @@ def bad_name(text, place):
 def bad_set(text, place):
     """Blanks of any kind separate what is in a set; names of rights are ASCII."""
     for character in text:
-        if character not in BLANKS and not '!' <= character <= '~':
+        if character in BLANKS:
+            continue
+        if character > '~' or is_bad(character):
             return 'holds %s, which is not allowed' % ascii(character)
-    return bad_character(text.translate(NO_BLANKS), place)
-
-
-NO_BLANKS = dict.fromkeys(map(ord, BLANKS))
+    return ''
 
 
 def list_as_written(names, place):
@@ -487,8 +490,8 @@ def moved(line, column, text):
 #   option    = OPTION "=" ( value | "(" { value [ "," ] } ")" )
 #   brackets  = "{" { TOKEN | brackets } "}", likewise "( )" and "[ ]"
 #   value     = WORD | STRING
-#   instance  = WORD | STRING                           but not Security: what opens its {
-#                                                       is then the word before it
+#   instance  = WORD | STRING                           of WORDs not Security: the word before
+#                                                       that is left over, and an error
 #   INCLUDE   = "include" | "readonly_include"          names are in any case
 #   WORD      = what holds no blank and none of # " ' = { } [ ] ( )
 #             | "/" ... "/", without a blank: a regular expression.  It stands on the
@@ -509,18 +512,10 @@ NOT_BLANK = ALL_BYTES.translate(None, BLANK)
 IN_WORD = ALL_BYTES.translate(None, BLANK + b'#"\'={}[]()')
 IN_STRING = ALL_BYTES.translate(None, b'"\\')
 CONTINUED = ALL_BYTES[0x80:0xc0]        # UTF-8: not the first byte of a character
-
-LIMIT = 64 << 20                        # bytes, of all files together
-DEEPEST = 1 << 20                       # brackets in brackets
-NESTED = 32                             # includes in includes
-KEPT = 64                               # bytes that a place or a warning counts for
+CURLY = set('\u201c\u201d\u2018\u2019')
+AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
-
-# One line each, since one message is one line; and two for people.
-NO_STANZA = 'there is no Security { } stanza: write Security { user = NAME }'
-A_STANZA = 'Security { user = NAME\n           capabilities = "cap_net_bind_service+ep" }'
-LIST = 'a list of groups is in brackets: ( "mail" "adm" )'
 
 
 class Token:
@@ -805,16 +800,22 @@ class Source:
         return SEARCH_PATH.replace('NODENAME', node)
 
 
-CURLY = set('\u201c\u201d\u2018\u2019')
-AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
-
-
 def shown_line(raw):
     return printable(raw.decode('utf-8', 'replace').replace('\t', ' '))
 
 
+LIMIT = 64 << 20                        # bytes, of all files together
+LEAST = 4096                            # bytes that a file counts for
+KEPT = 64                               # bytes that a place, a warning or a name counts for
+NESTED = 32                             # includes in includes
+DEEPEST = 1 << 20                       # brackets in brackets
 TOO_LARGE = ('the configuration is larger than 64 MiB (4 KiB a file at least), or grew '
              'while it was read')
+LIST = 'a list of groups is in brackets: ( "mail" "adm" )'
+
+# A message is one line; below it, where there is room, the form itself is shown.
+NO_STANZA = 'there is no Security { } stanza: write Security { user = NAME }'
+A_STANZA = 'Security { user = NAME\n           capabilities = "cap_net_bind_service+ep" }'
 
 
 class Unreadable(Exception):
@@ -1096,8 +1097,9 @@ class Reader:
         try:
             data, status = file_contents(path, self.budget)
         except OSError as error:
-            raise Unreadable('%s: %s' % (printable(name), error.strerror), error.errno) from None
-        self.budget -= max(len(data), 4096)         # many empty files cost something as well
+            message = '%s: %s' % (printable(name), error.strerror)
+            raise Unreadable(message, error.errno) from None
+        self.budget -= max(len(data), LEAST)        # many empty files cost something as well
         if self.budget < 0:
             raise Unreadable(TOO_LARGE)
         key = status.st_dev, status.st_ino
@@ -1528,8 +1530,8 @@ def before_comment(line):
 #
 # A file can be rewritten by whoever may write it, and by whoever may put something else
 # in its place: who may write a directory above it, or one that a symbolic link on the way
-# to it leads through.  What only root can write only root can swap, so every one of these
-# is looked at only below others that stand still.
+# to it leads through.  All of them are looked at, from the root on: what only root can
+# change stands still, and makes sure of what is below it.
 
 EVERYONE = 'everyone'
 LISTED = 'an access control list'
@@ -1746,13 +1748,12 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(judged, allowed, names=()):
+def strangers(judged, allowed, names):
     """1. Nobody but root and the user himself may be able to rewrite a file that decides;
     also one that says nothing, or says it no longer.
 
     names: {(kind, id): name}, as far as they are known.
     """
-    names = dict(names)
     for file, writers in judged.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
@@ -2975,11 +2976,14 @@ class Target:
     default     of who is meant where none is named, None if there is none
     groups      sorted; None: none are named
     sets        {'permitted': set, ...}; None: the option is absent
+    writers     {(kind, id): name} of those who could rewrite a file, for messages
     """
-    __slots__ = 'platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets'
+    __slots__ = ('platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets',
+                 'writers')
 
-    def __init__(self, platform, uid, gid, account, default, groups, sets):
+    def __init__(self, platform, uid, gid, account, default, groups, sets, writers):
         self.platform = platform
+        self.writers = writers
         self.uid = uid
         self.gid = gid
         self.account = account
@@ -3016,7 +3020,8 @@ def look_up(security, platform, report=raise_it):
     else:
         groups = names.supplemental_groups()
     sets = parse_option(security, platform, report)
-    return Target(platform, uid, gid, account, default, groups, sets)
+    writers = names.of_writers()
+    return Target(platform, uid, gid, account, default, groups, sets, writers)
 
 
 def parse_option(security, platform, report):
@@ -3124,6 +3129,19 @@ class Names:
             return number
         self.wrong(option, '%%s is not an id from 0 to %d' % largest, text)
         return None
+
+    def of_writers(self):
+        names = {}
+        for kind, number in self.security.origin.writer_ids():
+            if kind == 'user':
+                entry = found_or_none(self.pwd.getpwuid, number)
+            elif kind == 'group':
+                entry = found_or_none(self.grp.getgrgid, number)
+            else:
+                continue                            # everyone, or someone unknown
+            if entry is not None:
+                names[kind, number] = entry[0]
+        return names
 
     def wrong(self, option, message, text=''):
         self.report(self.security.error(option, message, text))
@@ -3506,7 +3524,7 @@ def jail_unsafe(case):
 
 
 def rewritable_by_strangers(case):
-    yield from strangers(case.judged, case.allowed_writers())
+    yield from strangers(case.judged, case.allowed_writers(), case.target.writers)
 
 
 def overrides_root(case):
@@ -4732,6 +4750,9 @@ def set_mask(mask):
     except OSError as error:
         raise_if_of_a_handler(error)
         return error.strerror
+    except MemoryError as error:                    # of the old mask, which it returns
+        raise_if_of_a_handler(error)
+        return 'out of memory'
     return None
 
 
@@ -4869,6 +4890,8 @@ class Command:
         why = errno.ENOENT
         try:
             why = self.execute()
+        except MemoryError:
+            why = errno.ENOMEM
         except BaseException:
             why = errno.EINVAL
         status = 127 if why == errno.ENOENT else 126
