@@ -3789,7 +3789,7 @@ class Linux(LinuxCalls):
 
     def elsewhere(self, fields, around):
         """Why a process has a root directory of its own, or ''.  mount_namespaces(7)"""
-        if fields['mnt_ns'] != around['mnt_ns']:
+        if fields.get('mnt_ns') != around.get('mnt_ns'):    # a kernel may have none
             return 'in another mount namespace'
         return ''
 
