@@ -786,27 +786,49 @@ def test_log_in_a_directory_of_the_user_is_rotated_by_the_user():
     assert said(process) == '' and is_clean('/opt/myd/myd.conf', process.pid)
 
 
+def log_before_the_drop(text):
+    drop = re.search('capdrop.drop.*\n', text).group()
+    return text.replace(drop, '').replace('while True', drop + 'while True')
+
+
 @machine()
 def test_log_that_is_opened_before_the_drop_cannot_be_rotated():
     log_directory('root')
-    drop = re.search('capdrop.drop.*\n', '\n'.join(section(*LOGS))).group()
-    process = program(LOGS[1], change=lambda text: text.replace(drop, '').replace('while True', drop + 'while True'))
+    process = program(LOGS[1], change=log_before_the_drop)
     soon(lambda: said(process).count('PermissionError: [Errno 13]') > 1, process)
-    assert os.listdir('/var/log/myd') == ['myd.log'] and 0 < os.stat('/var/log/myd/myd.log').st_size <= 1000
+    assert os.listdir('/var/log/myd') == ['myd.log']
+    assert 0 < os.stat('/var/log/myd/myd.log').st_size <= 1000
+
+
+def log_by(handler):
+    def change(text):
+        text = text.replace('logging.handlers.RotatingFileHandler', handler)
+        return text.replace(', maxBytes=1000, backupCount=2', '')
+    return change
 
 
 @machine()
-def test_log_that_logrotate_has_replaced_is_opened_again_in_a_directory_of_root():
+def test_log_that_is_copied_and_truncated_goes_on_even_if_it_was_opened_before_the_drop():
     log_directory('root')
-    new = ['install', '-m', '640', '-o', 'www-data', '-g', 'adm', '/dev/null', '/var/log/myd/myd.log']
+    by_one = log_by('logging.FileHandler')
+    process = program(LOGS[1], change=lambda text: log_before_the_drop(by_one(text)))
+    soon(lambda: is_user('www-data')(process.pid), process)
+    soon(lambda: os.stat('/var/log/myd/myd.log').st_size > 1000, process)
+    os.truncate('/var/log/myd/myd.log', 0)
+    soon(lambda: os.stat('/var/log/myd/myd.log').st_size > 100, process)
+    with open('/var/log/myd/myd.log') as file:
+        assert file.readline() == 'still here\n' and said(process) == ''
+
+
+@machine()
+def test_watched_log_in_a_directory_of_root_ends_the_program_while_there_is_none():
+    log_directory('root')
+    new = ['install', '-m', '640', '-o', 'www-data', '/dev/null', '/var/log/myd/myd.log']
     assert run_command(new).returncode == 0
-    process = program(LOGS[1], change=lambda text: text.replace('RotatingFileHandler', 'WatchedFileHandler').replace(
-        ', maxBytes=1000, backupCount=2', ''))
+    process = program(LOGS[1], change=log_by('logging.handlers.WatchedFileHandler'))
     soon(lambda: os.stat('/var/log/myd/myd.log').st_size, process)
     os.rename('/var/log/myd/myd.log', '/var/log/myd/myd.log.1')
-    assert run_command(new).returncode == 0
-    soon(lambda: os.stat('/var/log/myd/myd.log').st_size, process)
-    assert said(process) == '' and is_user('www-data')(process.pid)
+    assert process.wait(30) == 1 and 'PermissionError: [Errno 13]' in said(process)
 
 
 @machine()

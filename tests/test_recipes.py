@@ -167,6 +167,22 @@ def test_daemon_of_the_page_serves_as_an_ordinary_user(name):
     machine(PROGRAMS.get(name, name))(serves)(DAEMONS[name])
 
 
+@pytest.mark.parametrize('name, column, left_out', [
+    ('haproxy', 'stanza', 'cap_net_bind_service+ep'), ('unbound', 'stanza', 'cap_net_bind_service+ep'),
+    ('redis', "the user's", '/var/log/redis'), ('chronyd', "the user's", '/run/chrony')])
+def test_daemon_ends_without_what_the_page_gives_it(name, column, left_out):
+    need_files_of_packages(DAEMONS[name]['command'])
+    row = dict(DAEMONS[name])
+    row[column] = row[column].replace(left_out, '').replace('``', '')
+    machine(PROGRAMS.get(name, name))(ends)(row)
+
+
+def ends(row):
+    process = start_row(prepare(row), row)
+    assert process.wait(30) not in (0, 125)
+    assert re.search('denied|Read-only', said(process))
+
+
 def need_files_of_packages(command):
     """What it reads below /etc is there, and as a package of Debian has installed it."""
     for path in re.findall(r'/etc/[\w./-]+', command):
@@ -178,13 +194,17 @@ def need_files_of_packages(command):
 
 def serves(row):
     conf = prepare(row)
-    nothing_else_can_be_written()
-    command = shlex.split(codes(row['command'])[0])
-    process = start(CAPDROP + ['exec', conf, '--'] + command)
+    process = start_row(conf, row)
     question, port = row['serves'].split()
     assert QUESTIONS[question](int(port), process)
     assert_clean(conf, process)
     assert_stops(process)
+
+
+def start_row(conf, row):
+    nothing_else_can_be_written()
+    command = shlex.split(codes(row['command'])[0])
+    return start(CAPDROP + ['exec', conf, '--'] + command)
 
 
 def prepare(row):
