@@ -4763,7 +4763,7 @@ NEEDED_IN_A_JAIL = (
 LAZY_HALVES = {
     'asyncio': ('concurrent.futures.thread',),
     'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
-    'email': ('email.generator', 'email.parser'),
+    'email': ('email.generator', 'email.parser', 'email.policy'),
     'multiprocessing': (
         'multiprocessing.connection', 'multiprocessing.managers', 'multiprocessing.pool',
         'multiprocessing.popen_fork', 'multiprocessing.queues', 'multiprocessing.sharedctypes',
