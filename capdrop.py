@@ -3815,7 +3815,7 @@ class Linux(LinuxCalls):
 
     def elsewhere(self, fields, around):
         """Why a process has a root directory of its own, or ''.  mount_namespaces(7)"""
-        if fields['mnt_ns'] != around['mnt_ns']:
+        if fields.get('mnt_ns') != around.get('mnt_ns'):    # a kernel may have none
             return 'in another mount namespace'
         return ''
 
@@ -4784,7 +4784,7 @@ NEEDED_IN_A_JAIL = (
 LAZY_HALVES = {
     'asyncio': ('concurrent.futures.thread',),
     'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
-    'email': ('email.generator', 'email.parser'),
+    'email': ('email.generator', 'email.parser', 'email.policy'),
     'multiprocessing': (
         'multiprocessing.connection', 'multiprocessing.managers', 'multiprocessing.pool',
         'multiprocessing.popen_fork', 'multiprocessing.queues', 'multiprocessing.sharedctypes',

@@ -338,8 +338,8 @@ def test_check_plan_and_status_need_no_rights():
     assert (code, unchanged) == (0, True)
 
 
-TRACED = 'setgroups,setresgid,setresuid,setreuid,setregid,setuid,setgid,capset,prctl,chroot,fchdir,chdir'
-READS = re.compile('PR_GET_|PR_CAPBSET_READ|PR_CAP_AMBIENT_IS_SET')
+TRACED = 'unshare,setgroups,setresgid,setresuid,setreuid,setregid,setuid,setgid,capset,prctl,chroot,fchdir,chdir'
+READS = re.compile('PR_GET_|PR_CAPBSET_READ|PR_CAP_AMBIENT_IS_SET|CLONE_VM')
 BITS = {'SECBIT_NOROOT': 1, 'SECBIT_NOROOT_LOCKED': 2, 'SUID_DUMP_DISABLE': 0}
 
 
@@ -358,12 +358,14 @@ def names(text):
 
 def calls_of_plan(row, jail):       # noqa: F811
     """The calls that a printed step stands for."""
-    if row.startswith('cap_set_proc: '):
+    if row.startswith(('cap_set_proc: ', 'capset: ')):
         found = dict(part.split(None, 1) for part in row.partition(': ')[2].split('; '))
         return [('capset',) + tuple(frozenset(names(found[which])) for which in ('effective', 'permitted', 'inheritable'))]
     name, args = re.match(r'(\w+)\((.*?)\)', row).groups()
     if name == 'stat':
         return []
+    if name == 'unshare':
+        return [(name,) + tuple(args.split(' | '))]
     if name == 'setgroups':
         return [(name,) + tuple(sorted(args.strip('[]').split(', ')))]
     if name == 'fchdir':
@@ -385,6 +387,8 @@ def call_of_trace(line):
                 for which in ('effective', 'permitted', 'inheritable')]
     elif name == 'setgroups':
         args = sorted(args.partition(', ')[2].replace('NULL', '').strip('[]').split(', '))
+    elif name == 'unshare':
+        args = sorted(args.split('|'), reverse=True)
     elif name == 'fchdir':
         args = [re.search('<(.*)>', args).group(1)]
     elif name == 'prctl':
@@ -440,9 +444,23 @@ def test_the_printed_steps_are_the_calls_that_are_made(case, tmp_path, jail):   
     calls = [call for call in map(call_of_trace, open(trace)) if call is not None]
     if program == LAUNCH:
         calls.pop(0)                            # its own setresuid
-    for rows, made in ((plan['steps'], [call for call, result in calls if result == 0]),
-                       (plan['must_fail'], [call for call, result in calls if result != 0])):
-        assert made == [call for row in rows for call in calls_of_plan(row, str(jail))]
+    steps, attempts = ([call for row in rows for call in calls_of_plan(row, str(jail))]
+                       for rows in (plan['steps'], plan['must_fail']))
+    first = calls.index((steps.pop(0), 0))
+    made = [call for call, result in calls if result == 0][1:]
+    failed = [call for call, result in calls if result != 0]
+    assert first == 0 and made[len(made) - len(steps):] == steps and failed[len(failed) - len(attempts):] == attempts
+    # what comes between asks whether it will be allowed, once each, and changes nothing
+    asked = made[:len(made) - len(steps)] + failed[:len(failed) - len(attempts)]
+    assert sorted(map(str, asked)) == sorted(str(call) for call, _ in calls[1:len(asked) + 1])
+    assert len(asked) == len(set(asked)) and not [call for call in asked if not is_without_effect(call)]
+
+
+def is_without_effect(call):
+    """With these arguments, or as long as they are what is so already."""
+    return call[1:] == ('-1', '-1', '-1') or call == ('chroot', '""') or call[0] in ('setgroups', 'capset') or call in (
+        ('prctl', 'PR_SET_NO_NEW_PRIVS', '0'), ('prctl', 'PR_SET_KEEPCAPS', '0'), ('prctl', 'PR_CAPBSET_DROP', '0x40 /* CAP_??? */'),
+        ('prctl', 'PR_CAP_AMBIENT', 'PR_CAP_AMBIENT_RAISE', '0x40 /* CAP_??? */'))
 
 
 # ---------------------------------------------------------------------------- what a command is started with
