@@ -590,7 +590,9 @@ class Goal:
     def readable(self):
         """Can the process still see what it is?"""
         named = self.stanza.options.get('chroot')
-        return self.proc(None if named == '/' else named) or not {'setfsuid', 'setfsgid'} & set(self.start.blocked)
+        if self.proc(None if named == '/' else named):
+            return True
+        return not {'setfsuid', 'setfsgid'} & set(self.start.blocked)
 
     def root(self):
         self.jail = None
