@@ -887,10 +887,11 @@ class Reader:
     def item(self, source, first):
         """What a word begins.  Returns the token after it, if that one was read and does
         not belong to it: it begins the next item, or is a bracket."""
-        if first.name in INCLUDES:
+        name = first.name
+        if name in INCLUDES:
             self.include(source)
             return None
-        if first.name == 'security':
+        if name == 'security':
             self.stanza(source)
             return None
         token = source.token()
@@ -907,13 +908,14 @@ class Reader:
                                'remove it (or put "Security" in quotation marks)')
         return None
 
-    def assignment(self, source, name):
+    def assignment(self, source, first):
         """NAME = value, from the value on."""
         value = source.token()
-        if value.kind in VALUE and name.name == 'local_changes_file':
-            self.name_local(source, name, value)
-        if name.name in OPTIONS:
-            self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
+        name = first.name
+        if name == 'local_changes_file' and value.kind in VALUE:
+            self.name_local(source, first.at, value)
+        if name in OPTIONS:
+            self.warn(source, first.at, '%s is not in Security { }: ignored' % name)
         return self.after_value(source, value)
 
     def value(self, source):
@@ -973,7 +975,7 @@ class Reader:
         if token.kind == '{' and name.name == 'security':
             self.warn(source, token.at,
                       'a Security inside another stanza is not the global one: ignored')
-        if token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
+        elif token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
             self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
 
     # Security { }
@@ -1124,11 +1126,11 @@ class Reader:
                              % printable(name))
         self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
 
-    def name_local(self, source, name, value):
+    def name_local(self, source, at, value):
         path = os.path.join('/', source.beside(value.path(), value.at))
         self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
-        self.charge(source, name.at, KEPT)
-        self.local_places.append(source.place(name.at))
+        self.charge(source, at, KEPT)
+        self.local_places.append(source.place(at))
 
     def read_local(self):
         """It may be absent: it is written when something is changed."""
@@ -1309,7 +1311,7 @@ PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with 
 BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
 TEXT = '"', COMMENT                         # within these nothing is a token
 
-MANY, FEW = 16384, 512      # bytes looked at at once, and after a stop
+MANY, FEW = 16384, 128      # bytes looked at at once, and after a stop
 TOO_MANY = 65536            # a line longer than this is left to the tokens
 DEEP = 64                   # with so many brackets open nothing is skipped
 
@@ -1937,7 +1939,7 @@ class CapSet(int):
 
     def __str__(self):
         missing = this_platform().every - self
-        if len(missing.numbers()) > 16:
+        if bin(missing).count('1') > 16:
             return ' '.join(self) or 'none'
         if missing:
             return 'all but ' + ' '.join(missing)
@@ -2466,8 +2468,9 @@ class LinuxCalls:
         self.numbers = tuple(map(c_ulong, range(BEYOND + 1)))
         self.every = self.capabilities_of_kernel()
         self.asked = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
-        self.bounding_set()                             # does it answer as the kernel does?
-        self.has_ambient = self.ambient_set() is not None           # Linux 4.3
+        zero = self.numbers[0]
+        self.has_ambient = self.raw_prctl(                          # Linux 4.3
+            PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET], zero, zero, zero) != -1
         self.libcap = libcap_or_none()
 
     @property
@@ -2595,13 +2598,18 @@ class LinuxCalls:
                 return None
             if set(answers) <= {0, 1}:
                 return CapSet(sum(map(int.__lshift__, answers, range(BEYOND))))
-        raise untrue('does not answer as the kernel does (%s)' % os.strerror(
+        raise self.strange_answer()
+
+    def strange_answer(self):
+        return untrue('does not answer as the kernel does (%s)' % os.strerror(
             self.get_errno()), 'prctl')
 
     def capabilities_of_kernel(self):
         """All that there are here: those whose bit in the bounding set can be read."""
         answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.numbers]
         count = len(answers) - answers.count(-1)
+        if count == 0 or answers[BEYOND] != -1:
+            raise self.strange_answer()
         return CapSet(2 ** count - 1)
 
     def filesystem_uid(self, tasks):
@@ -2615,10 +2623,11 @@ class LinuxCalls:
         """The answer; where a filter blocks the call, what /proc says.  setfsuid(2)"""
         if answer != NOT_AN_ID:
             return answer
-        if tasks is None:
-            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         # this process has one thread, or is refused
-        text = contents('%d/status' % posix.getpid(), tasks)
+        path = '/proc/self/status' if tasks is None else '%d/status' % posix.getpid()
+        text = contents_or_none(path, tasks)
+        if text is None:
+            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         _, _, rest = text.partition(line)
         return int(rest.split()[3])
 
@@ -2641,7 +2650,7 @@ class LinuxCalls:
 
     def open_tasks(self):
         try:
-            return posix.open('/proc/self/task', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return posix.open('/proc/self/task', os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         except OSError:
             return None                             # /proc is not mounted
 
@@ -2711,7 +2720,7 @@ class LinuxCalls:
 
     def look(self, pid):
         # the directory stays that of this process if its number goes to another
-        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)
+        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | O_DIRECTORY)
         alive = []
         try:
             for number, fields in every_task(tasks, pid).items():
@@ -2878,7 +2887,7 @@ def descriptors_of(tasks, number):
     """{'fanotify': those that open files, 'io_urings': ...}, as far as there are any."""
     found = {}
     try:
-        directory = posix.open('%d/fd' % number, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tasks)
+        directory = posix.open('%d/fd' % number, os.O_RDONLY | O_DIRECTORY, dir_fd=tasks)
     except OSError:
         return found                                # not for this user to see, or it has ended
     try:
@@ -3870,12 +3879,16 @@ class Linux(LinuxCalls):
         return 'cap_set_proc: ' + text, self.libcap.apply, sets
 
     def capset_row(self, permitted, effective, inheritable):
+        text = sets_text(permitted, effective, inheritable)
+        data = self.capset_data(permitted, effective, inheritable)
+        return ('capset: ' + text, self.capset) + data
+
+    def capset_data(self, permitted, effective, inheritable):
+        """The arguments of capset(2)."""
         sets = by_flag(permitted, effective, inheritable)
         low = [int(one) & 0xffffffff for one in sets]
         high = [int(one) >> 32 for one in sets]
-        text = sets_text(permitted, effective, inheritable)
-        header = self.words(CAPABILITY_VERSION_3, 0)
-        return 'capset: ' + text, self.capset, header, self.words(*low + high)
+        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def prctl_row(self, text, option, value):
         return 'prctl(%s)' % text, self.prctl, option, value, 0, 0, 0
@@ -3885,9 +3898,11 @@ class Linux(LinuxCalls):
         return text, self.prctl_each, capabilities.numbers(), option
 
     def prctl_each(self, numbers, option):
-        zeros = (0,) * (4 - len(option))
+        option = [self.numbers[number] for number in option]
+        zeros = [self.numbers[0]] * (4 - len(option))
         for number in numbers:
-            self.prctl(*option, number, *zeros)
+            if self.raw_prctl(*option, self.numbers[number], *zeros) == -1:
+                raise self.libc.error('prctl')
 
     def forbid_dumps(self):
         """No field of a State: every change of ids resets it."""
@@ -4147,8 +4162,8 @@ def calls_without_effect(case):
         yield 'setgroups', None, platform.put_groups, found.groups
     if case.security.chroot is not None:
         yield 'chroot', errno.ENOENT, posix.chroot, ''
-    _, call, *args = platform.capset_row(found.permitted, found.effective, found.inheritable)
-    yield ('capset', None, call) + tuple(args)
+    data = platform.capset_data(found.permitted, found.effective, found.inheritable)
+    yield ('capset', None, platform.capset) + data
     if not case.confined:
         return
     if case.no_new_privs:
@@ -4506,7 +4521,7 @@ def become(request, command, quiet):
     target = request.look_up()
     security = request.security
     if security.chroot is not None:
-        preload()
+        refusing(preload)
 
     begun = False
     silence = Silence()
@@ -4519,7 +4534,7 @@ def become(request, command, quiet):
             state = refusing(settle, case, steps, attempts, request, quiet)
             if command is not None:
                 command.set_user(case)
-                reset_signals()
+                refusing(reset_signals)
             result = request.key(), state
             if steps:
                 begun = True

@@ -852,10 +852,7 @@ def missing_of(case):
 
 def absent_of(case):
     """What of that no process of this zone can have: none in the global zone."""
-    missing = missing_of(case)
-    if not missing:
-        return missing
-    return missing - case.platform.set_of('zone')
+    return missing_of(case) - case.platform.set_of('zone')
 
 
 def this_zone(platform):

@@ -1,9 +1,11 @@
-"""Machines for the tests of service managers: a real systemd as process 1, and a place where runc runs containers.
+"""Machines for the tests of service managers: systemd as process 1, or a place for runc.
 
-A machine is a set of namespaces.  Its root directory is a copy-on-write view of this machine's (overlay, the upper layer
-in memory), with /opt, /run and /tmp empty: what runs in it ends with it, and what it writes is gone.  Under systemd
-/proc/sys is read-only, or it would set this machine's.
+A machine is a set of namespaces.  Its root directory is a copy-on-write view of this machine's
+(overlay, the upper layer in memory), with /opt, /run and /tmp empty: what runs in it ends with
+it, and what it writes is gone.  Under systemd /proc/sys is read-only, or it would set this
+machine's.
 """
+import ctypes
 import os
 import re
 import shutil
@@ -13,12 +15,14 @@ import sys
 import tempfile
 import time
 
-from conftest import SCRIPT, TOP, need, need_root, run_command
+from conftest import SCRIPT, TOP, c, in_child, loopback_up, need, need_root, run_command
 
-PYTHON = '/usr/bin/python3'         # what units and containers run, whichever Python runs pytest
-ENVIRONMENT = {'PATH': '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', 'LC_ALL': 'C.UTF-8', 'HOME': '/root'}
+PYTHON = '/usr/bin/python3'     # what units and containers run, whichever Python runs pytest
+PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
+ENVIRONMENT = {'PATH': PATH, 'LC_ALL': 'C.UTF-8', 'HOME': '/root'}
+PR_SET_PDEATHSIG = 1            # linux/prctl.h
 
-# in a mount namespace of its own: everything in memory, and a cgroup whose members are this machine's processes
+# In a mount namespace of its own: everything in memory, and a cgroup for all that is to come.
 OUTSIDE = r'''
 inside=$1 T=$2 name=$3; shift 3
 mount --make-rprivate /
@@ -28,10 +32,11 @@ mount -t cgroup2 cgroup2 "$T/cgroup"
 ours=$T/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)/$name
 mkdir "$ours"
 echo $$ > "$ours/cgroup.procs"
-exec unshare --pid --fork --kill-child --ipc --uts --cgroup --net /bin/sh -ec "$inside" inside "$T" "$@"
+exec unshare --pid --fork --kill-child --ipc --uts --cgroup --net \
+    /bin/sh -ec "$inside" inside "$T" "$@"
 '''
 
-# as process 1 of the new namespaces; /proc is still that of outside, so that the number is one for outside
+# As process 1 of the new namespaces.  /proc is still that of outside, and so is the number.
 INSIDE = r'''
 T=$1; shift
 read pid rest < /proc/self/stat
@@ -51,10 +56,12 @@ ln -s pts/ptmx dev/ptmx
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount --bind / run/here
 mount -o remount,bind,ro run/here
-for node in null zero random urandom full tty; do : > dev/$node; mount --bind /dev/$node dev/$node; done
+for node in null zero random urandom full tty; do
+    : > dev/$node
+    mount --bind /dev/$node dev/$node
+done
 ln -s /proc/self/fd dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${n%:*} dev/${n#*:}; done
-ip link set lo up
 ln -s /dev/null run/systemd/system/timers.target
 echo 0123456789abcdef0123456789abcdef > etc/machine-id
 mkdir .old
@@ -78,47 +85,59 @@ def needed(*programs):
     need(sys.platform == 'linux', 'needs Linux')
     need_root()
     need(os.access(PYTHON, os.X_OK), 'needs ' + PYTHON)
-    for program in ('unshare', 'nsenter', 'ip') + programs:
-        need(shutil.which(program, path=ENVIRONMENT['PATH'] + ':/lib/systemd'), 'needs ' + program)
+    for program in ('unshare', 'nsenter') + programs:
+        found = shutil.which(program, path=PATH + ':/lib/systemd')
+        need(found, 'needs ' + program)
 
 
 class Machine(object):
-    """What `init` is process 1 of.  run() runs a command in it, path() is how one of its files is reached from outside."""
+    """Process 1 is what `init` says.  run() runs a command in it, path() leads to its files."""
 
     def __init__(self, *init):
         self.place = tempfile.mkdtemp()
         self.name = 'capdrop-test-%d' % os.getpid()
         self.errors = tempfile.TemporaryFile()
-        command = ['unshare', '--mount', '/bin/sh', '-ec', OUTSIDE, 'outside', INSIDE, self.place, self.name]
-        self.process = subprocess.Popen(command + list(init), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=self.errors, preexec_fn=end_with_this, env=ENVIRONMENT)
+        self.process = self.begin(init)
         with self.process.stdout as pipe:
-            number, made = pipe.readline(), pipe.readline()
+            number = pipe.readline()
+            made = pipe.readline()
         self.pid = int(number or -1)
-        self.enter = 'nsenter -t %d -m -u -i -n -p -C' % self.pid
         self.net = ['nsenter', '-t', str(self.pid), '-n']
+        self.enter = self.net + '-m -u -i -p -C env -i'.split()
+        self.enter += ['%s=%s' % pair for pair in ENVIRONMENT.items()]
         if not made or not self.is_up():
-            self.errors.seek(0)
-            said = self.errors.read().decode()
-            self.end()
-            need(False, 'needs namespaces, cgroup v2 and overlay: ' + said.strip())
+            self.give_up()
+        in_child(raise_loopback, self.pid)
+
+    def begin(self, init):
+        command = ['unshare', '--mount', '/bin/sh', '-ec', OUTSIDE, 'outside', INSIDE]
+        command += [self.place, self.name]
+        command += init
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors,
+            preexec_fn=end_with_this, env=ENVIRONMENT)
 
     def is_up(self):
         return os.path.isdir('/proc/%d' % self.pid) and self.run('true').returncode == 0
 
+    def give_up(self):
+        self.errors.seek(0)
+        said = self.errors.read().decode().strip()
+        self.end()
+        need(False, 'needs namespaces, cgroup v2 and overlay: ' + said)
+
     def end(self):
+        """The kernel ends all that ran in it; its mounts are gone with it, its cgroups not."""
         self.process.kill()
         self.process.wait()
         self.errors.close()
         soon(lambda: not os.path.isdir('/proc/%d' % self.pid))
-        run_command(['unshare', '--mount', '/bin/sh', '-ec', CLEAN, 'clean', self.place, self.name])
+        clean = ['unshare', '--mount', '/bin/sh', '-ec', CLEAN, 'clean', self.place, self.name]
+        run_command(clean)
         os.rmdir(self.place)
 
     def run(self, *command, **options):
-        return run_command(self.command(*command), **options)
-
-    def command(self, *command):
-        return self.enter.split() + ['env', '-i'] + ['%s=%s' % pair for pair in ENVIRONMENT.items()] + list(command)
+        return run_command(self.enter + list(command), **options)
 
     def shell(self, text):
         return self.run('/bin/sh', '-c', text)
@@ -127,14 +146,31 @@ class Machine(object):
         return '/proc/%d/root%s' % (self.pid, path)
 
     def write(self, path, text, mode=0o644):
-        os.makedirs(os.path.dirname(self.path(path)), exist_ok=True)
-        with open(self.path(path), 'w', encoding='utf-8') as file:
+        outer = self.path(path)
+        os.makedirs(os.path.dirname(outer), exist_ok=True)
+        with open(outer, 'w', encoding='utf-8') as file:
             file.write(text)
-        os.chmod(self.path(path), mode)
+        os.chmod(outer, mode)
 
     def read(self, path):
         with open(self.path(path), encoding='utf-8', errors='replace') as file:
             return file.read()
+
+    def status(self, pid):
+        """/proc/PID/status: what the kernel says, whatever capdrop would say."""
+        return status(self.run('cat', '/proc/%d/status' % pid).stdout)
+
+
+def raise_loopback(pid):
+    with open('/proc/%d/ns/net' % pid) as namespace:
+        c('setns', namespace.fileno(), 0)
+    loopback_up()
+
+
+def end_with_this():
+    """Not even a killed test leaves a machine behind."""
+    zeros = [ctypes.c_ulong(0)] * 3
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), *zeros)
 
 
 def soon(condition, told=str):
@@ -148,24 +184,32 @@ def soon(condition, told=str):
         time.sleep(0.02)
 
 
-def end_with_this():
-    import ctypes
-    ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGKILL), *[ctypes.c_ulong(0)] * 3)      # PR_SET_PDEATHSIG
-
-
 def copy_capdrop(machine, directory='/opt/capdrop'):
     """The tree's own; /opt and all in it belong to root."""
     with open(SCRIPT, encoding='utf-8') as file:
         machine.write(directory + '/capdrop.py', file.read())
 
 
-def state_of(machine, pid):
-    """/proc/PID/status in a machine: what the kernel says, whatever capdrop would say."""
-    lines = machine.read('/proc/%d/status' % pid).splitlines()
-    return {name: ' '.join(rest.split()) for name, rest in (line.split(':', 1) for line in lines)}
+# ---------------------------------------------------------------- what a process is
+
+CAPABILITIES = 'CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'
 
 
-ASK = '''
+def status(text):
+    """The fields of a /proc/PID/status, blanks between the words of each made one."""
+    found = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(':')
+        found[name] = ' '.join(rest.split())
+    return found
+
+
+def sets(now):
+    """All five capability sets, as numbers, each once."""
+    return {int(now[name], 16) for name in CAPABILITIES}
+
+
+ASK = r'''
 import socket, sys
 connection = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 5)
 connection.settimeout(10)
@@ -177,54 +221,64 @@ try:
         said += part
 except ConnectionResetError:                    # it has not read all that was sent
     pass
-print(said.decode().split('\\r\\n\\r\\n')[-1], end='')
+print(said.decode().split('\r\n\r\n')[-1], end='')
 '''
+HTTP = 'GET / HTTP/1.0\r\nHost: here\r\n\r\n'
 
 
-def answer(machine, port, request='GET / HTTP/1.0\r\nHost: here\r\n\r\n', enter=None):
-    """What a server in a machine answers, an HTTP header left out; None while nobody listens."""
-    done = run_command((enter or machine.net) + [PYTHON, '-c', ASK, str(port), request])
-    return None if done.returncode else done.stdout
+def answer(enter, port, request=HTTP):
+    """What a server answers, an HTTP header left out; None while nobody listens.
+
+    enter: a command that runs another where the server is.
+    """
+    done = run_command(enter + [PYTHON, '-c', ASK, str(port), request])
+    return done.stdout if done.returncode == 0 else None
 
 
-# ---------------------------------------------------------------------------- the pages
+# ---------------------------------------------------------------- the pages
+
+FENCED = re.compile(r'^```\w*\n(.*?)^```$', re.M | re.S)
+NAMED = re.compile(r'# (\S*/\S+|Dockerfile\S*|\S+\.yaml)\n')
+
 
 def read_page(name):
     with open(os.path.join(TOP, 'docs', name), encoding='utf-8') as file:
         return file.read()
 
 
-class Block(object):
-    """A fenced block of a page: its text, and the file that its first line names."""
-
-    def __init__(self, text):
-        named = re.match(r'# (\S*/\S+|Dockerfile\S*|\S+\.yaml)\n', text)
-        self.text, self.file = text, named and named.group(1)
-
-
-def page(name):
-    return [Block(text) for text in re.findall(r'^```\w*\n(.*?)^```$', read_page(name), re.M | re.S)]
+def blocks(name):
+    """The fenced blocks of a page: (the file that its first line names or None, its text)."""
+    for text in FENCED.findall(read_page(name)):
+        named = NAMED.match(text)
+        yield (named.group(1) if named else None), text
 
 
 def block(name, file):
     """The block of a page that is this file."""
-    found = [one.text for one in page(name) if one.file == file]
+    found = [text for title, text in blocks(name) if title == file]
     assert len(found) == 1, '%s: %d blocks of %s' % (name, len(found), file)
     return found[0]
 
 
+def command_line(name, start):
+    """The block of a page that is a command and begins so, on one line."""
+    text, = [text for title, text in blocks(name) if text.startswith(start)]
+    return text.replace('\\\n', ' ')
+
+
 def write_blocks(machine, name, below):
     """The files of a page that lie below a directory."""
-    for one in page(name):
-        if one.file and one.file.startswith(below):
-            machine.write(one.file, one.text)
+    for title, text in blocks(name):
+        if title and title.startswith(below):
+            machine.write(title, text)
 
 
 def cells(name, heading):
-    """The rows of the table below a heading: a tuple of cells each."""
-    text = re.search(r'^#+ %s\n(.*?)(?=^#|\Z)' % re.escape(heading), read_page(name), re.M | re.S).group(1)
-    rows = [tuple(cell.strip() for cell in line.strip().strip('|').split('|')) for line in re.findall(r'^\|.*\|$', text, re.M)]
-    return rows[2:]
+    """The rows of the table below a heading, each a list of cells."""
+    pattern = r'^#+ %s\n(.*?)(?=^#|\Z)' % re.escape(heading)
+    below = re.search(pattern, read_page(name), re.M | re.S).group(1)
+    lines = re.findall(r'^\|(.*)\|$', below, re.M)
+    return [[cell.strip() for cell in line.split('|')] for line in lines[2:]]
 
 
 def spans(cell):
@@ -233,8 +287,45 @@ def spans(cell):
 
 
 def changed(text, lines, pattern, before):
-    """Lines of a unit or stanza put in the place of those of the same name, or added before the mark, or left out."""
+    """Lines of a unit or stanza put in the place of those of the same name.
+
+    What has no = in it is a name whose line is left out.  pattern finds the name of a line;
+    the new ones go before the mark.
+    """
     gone = {re.match(r'\w+', line).group() for line in lines}
-    text = ''.join(line for line in text.splitlines(True) if (re.match(pattern, line) or [0, 0])[1] not in gone)
-    kept = [line for line in lines if re.match(pattern, line)]
-    return text.replace(before, '\n'.join(kept) + '\n' + before, 1)
+    kept = []
+    for line in text.splitlines(True):
+        named = re.match(pattern, line)
+        if not named or named.group(1) not in gone:
+            kept.append(line)
+    new = ''.join(line + '\n' for line in lines if re.match(pattern, line))
+    return ''.join(kept).replace(before, new + before, 1)
+
+
+NUMBERS = {'root': '0', 'daemon': '1', 'adm': '4', 'www-data': '33'}
+BITS = {'': 0, 'cap_net_bind_service+ep': 1 << 10, 'cap_sys_time+ep': 1 << 25}
+
+
+def named(stanza, option):
+    """What a stanza says of an option, as a number where it is a name of this machine's."""
+    found = re.search(r'^ *%s = "?([^\s"]*)' % option, stanza, re.M)
+    return NUMBERS.get(found.group(1), found.group(1)) if found else None
+
+
+def is_as_asked(now, stanza, uid, gid, warned=()):
+    """Whether a status is what a stanza says, for who started as uid and gid.
+
+    What a warning is about is left out: the bounding set, or groups, that stay.
+    """
+    for name in CAPABILITIES:
+        if name != 'CapBnd' or 'bounding set' not in warned:
+            assert int(now[name], 16) == BITS[named(stanza, 'capabilities')], name
+    user = named(stanza, 'user')
+    uid = user or uid
+    gid = named(stanza, 'group') or user or gid
+    assert now['Uid'].split() == [uid] * 4
+    assert now['Gid'].split() == [gid] * 4
+    if 'groups' not in warned:
+        asked = named(stanza, 'supplemental_groups')
+        assert set(now['Groups'].split()) - {gid} == ({asked} - {None})
+    assert now['NoNewPrivs'] == '1'

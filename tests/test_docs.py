@@ -61,16 +61,21 @@ def named(block):
     return pytest.param(block, id='%s-%s-%d' % (block.page, block.language or 'text', block.number))
 
 
+LISTEN = 'python3 -Es listen.py\n'
+TESTS = 'sh tests/run.sh\n'
+
+
 def blocks(language):
-    """Those that a test here runs.  The one that runs the tests is run by .ci/run."""
+    """Those that a test here runs.  Two have their own: LISTEN below, TESTS in .ci/run."""
     return [pytest.param(block.text, id='%s-%d' % (block.page, block.number)) for block in BLOCKS
-            if block.language == language and not block.mark and 'tests/run.sh' not in block.text]
+            if block.language == language and not block.mark and block.text not in (LISTEN, TESTS)]
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of what a clone holds, where anybody may read it."""
+    """A copy of what a clone holds; what the documents keep in /etc is in its etc."""
     os.mkdir(str(tmp_path / 'tests'))
+    os.mkdir(str(tmp_path / 'etc'))
     for name in 'capdrop.py', 'docs', 'tests/selftest.py':
         source = os.path.join(TOP, name)
         (shutil.copytree if os.path.isdir(source) else shutil.copy)(source, str(tmp_path / name))
@@ -81,22 +86,43 @@ def tree(tmp_path):
 def test_command_in_the_documents_runs(block, tree):
     need_root()
     for line in block.splitlines():             # it is root who runs them, on this machine
-        assert line.startswith('python3 '), 'needs <!-- not run by test_docs: REASON --> on the line before it'
+        allowed = 'python3 ', 'install -m 644 -o root docs/example.conf /etc/myd.conf'
+        assert line.startswith(allowed), 'needs <!-- not run by test_docs: REASON --> on the line before it'
+    if '/etc/myd.conf' in block and 'install' not in block:
+        shutil.copy(os.path.join(tree, 'docs', 'example.conf'), os.path.join(tree, 'etc', 'myd.conf'))
     for line in block.splitlines():
-        done = run_command(['sh', '-ec', line], cwd=tree)
+        command = line.replace('/etc/myd.conf', tree + '/etc/myd.conf')
+        done = run_command(['timeout', '100', 'sh', '-ec', command], cwd=tree)
         assert done.returncode == 0, (line, done.stderr)
         assert 'Traceback' not in done.stderr
-        assert done.stdout or re.search(' (check|audit) ', line), line      # they say nothing where nothing is wrong
+        says_nothing = re.search('^install | (check|audit) ', line)         # where nothing is wrong
+        assert done.stdout or says_nothing, line
 
 
 def test_first_command_of_the_readme_shows_one_capability_and_nothing_of_root(tree):
     need_root()
     command = [block.values[0] for block in blocks('sh')][0]
-    shown = dict(line.split(':\t') for line in run_command(['sh', '-c', command], cwd=tree).stdout.splitlines())
+    output = run_command(['sh', '-c', command], cwd=tree).stdout
+    pictured = [block.text for block in BLOCKS if block.page == 'README.md' and block.language is None][0]
+    assert [line.split() for line in output.splitlines()] == [line.split() for line in pictured.splitlines()]
+    shown = dict(line.split(':\t') for line in output.splitlines())
     assert shown['Uid'].split() == shown['Gid'].split() == ['1'] * 4
     assert shown['Groups'].strip() == ''
     assert {shown['Cap' + name] for name in ('Inh', 'Prm', 'Eff', 'Bnd', 'Amb')} == {'%016x' % (1 << 10)}
     assert shown['NoNewPrivs'] == '1'
+
+
+def test_first_command_of_the_readme_runs_in_a_clone_of_another_user(tree):
+    need_root()
+    for directory, names, files in os.walk(tree):
+        for name in [directory] + [os.path.join(directory, name) for name in names + files]:
+            os.chown(name, 1000, 1000)
+    os.chmod(tree, 0o700)
+    command = [block.values[0] for block in blocks('sh')][0]
+    done = run_command(['sh', '-c', command], cwd=tree)
+    assert (done.returncode, done.stderr) == (0, '') and 'Uid:\t1\t1\t1\t1\n' in done.stdout
+    done = run_command(['sh', '-c', 'python3 -I capdrop.py exec docs/example.conf -- id'], cwd=tree)
+    assert done.returncode == 125 and 'install -m 644 -o root' in done.stderr      # as it goes on to say
 
 
 def network_of_its_own():
@@ -106,18 +132,22 @@ def network_of_its_own():
 
 def test_listener_of_the_readme_serves_port_25_as_an_ordinary_user(tree):
     need_root()
-    in_child(serves_port_25, blocks('python')[0].values[0], tree)
+    program, = [block.text for block in BLOCKS if (block.page, block.language) == ('README.md', 'python')]
+    with open(os.path.join(tree, 'listen.py'), 'w') as file:
+        file.write(program)
+    assert [block.page for block in BLOCKS if block.text == LISTEN] == ['README.md']
+    in_child(serves_port_25, tree)
 
 
-def serves_port_25(program, tree):
+def serves_port_25(tree):
     network_of_its_own()                        # where no connection of an earlier run still holds the port
     pid = os.fork()
     if pid == 0:
         try:
             os.chdir(tree)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            sys.modules.pop('socketserver', None)
-            exec(compile(program, 'README.md', 'exec'), {})
+            os.setgroups([24])                  # which it will warn of
+            os.dup2(os.open('errors', os.O_WRONLY | os.O_CREAT), 2)
+            os.execvp('python3', LISTEN.split())
         finally:
             os._exit(1)
     try:
@@ -135,9 +165,28 @@ def serves_port_25(program, tree):
         now = capdrop.state(pid)
         assert list(now.permitted) == ['cap_net_bind_service'] and not now.groups and now.no_new_privs
         socket.create_connection(('127.0.0.1', 25), 5).close()
+        assert re.search('^listen.py: warning: .*supplementary groups that this process has, 24', read(tree, 'errors'), re.M)
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)
+
+
+def test_a_process_is_dumpable_again_as_safety_says(tree):
+    need_root()
+    program, = [block.text for block in BLOCKS if (block.page, block.language) == ('docs/safety.md', 'python')]
+    *start, last = program.strip().splitlines()
+    for lines, wanted in (start, 1), (start + [last], 0):
+        with open(os.path.join(tree, 'dump.py'), 'w') as file:
+            file.write('\n'.join(lines + ['open("/proc/self/environ").read()']))
+        done = run_command(['python3', '-Es', 'dump.py'], cwd=tree)
+        assert done.returncode == wanted and ('PermissionError' in done.stderr) == bool(wanted), done.stderr
+
+
+def test_every_text_for_capabilities_in_linux_md_is_taken():
+    texts = re.findall(r'^\| `"(.*?)"` \|', read('docs', 'linux.md'), re.M)
+    assert len(texts) == 5
+    for text in texts:
+        capdrop.this_platform().parse(text)
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -210,8 +259,9 @@ f
 def test_fenced_block_is_run_here_or_says_why_not(block):
     if block.mark is None:
         assert block.language in ('sh', 'python'), 'needs <!-- not run by test_docs: REASON --> on the line before it'
-        if block.language == 'python':          # the listener that a test above starts
-            assert (block.page, block.number) == ('README.md', 1), 'no test runs it, or it does not say which'
+        if block.language == 'python':          # two that tests above start
+            assert (block.page, block.number) in (('README.md', 1), ('docs/safety.md', 1)), (
+                'no test runs it, or it does not say which')
     else:
         check_reason(block)
 
@@ -231,7 +281,7 @@ def check_reason(block):
 
 
 def test_the_command_that_runs_the_tests_is_run_by_ci():
-    assert [block.page for block in BLOCKS if block.text == 'sh tests/run.sh\n'] == ['README.md']
+    assert [block.page for block in BLOCKS if block.text == TESTS] == ['README.md']
     assert 'sh tests/run.sh' in read('.ci', 'run')
 
 

@@ -450,6 +450,19 @@ def test_root_that_is_not_aware_gets_back_what_its_limit_set_holds(libc):
     is_held(held, 0, 'basic,sys_time', 'basic', flags=0)
 
 
+def test_root_that_keeps_its_sets_is_asked_for_nothing(libc):
+    """Not for what its limit set lacks, nor warned of what the basic set holds."""
+    def work(m):
+        m.flags(AWARE)
+        m.sets(PEI='proc_setid,proc_exec,net_privaddr', L='basic,proc_setid')
+        held = [m.held()[name] for name in SETS]
+        plan = capdrop.plan(security(None, user=0))
+        capdrop.drop(security(None, user=0))
+        assert [m.held()[name] for name in SETS] == held
+        return plan.refusals, [text for text in plan.warnings if 'basic' in text]
+    assert on_sunos(libc, work) == ((), [])
+
+
 def test_uid_0_from_another_user_takes_every_privilege_of_the_zone(libc):
     outcome, why, _, _ = drop_from(libc, 'smf user', 'basic', user=0)
     assert outcome == 'refused' and 'every privilege of the zone' in why
@@ -1536,6 +1549,17 @@ def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
     assert (inside, unseen_inside) == ([], ['cwd_outside'])
 
 
+def test_a_method_with_a_larger_limit_set_starts_aware(libc):
+    def work(m):
+        m.sets(PEI=METHOD, L='all')
+        m.flags(AWARE)
+        assert m.lib.sim_exec(0, 0) == 0
+        aware = m.held()['flags'] & AWARE
+        assert m.lib.setuid(1234) == 0
+        return aware, m.held()['Permitted']         # a plain setuid took nothing
+    assert on_sunos(libc, work) == (AWARE, 'basic,net_privaddr,proc_chroot,proc_setid')
+
+
 def test_a_missing_right_is_named_with_what_to_do(libc):
     outcome, why, _, _ = drop_from(libc, 'user', 'basic', supplemental_groups=[7])
     assert outcome == 'refused'
@@ -1572,6 +1596,7 @@ def test_the_manifest_in_the_document_is_well_formed_and_starts_what_the_text_sa
         m.sets(PEI=credential['privileges'], L=credential['limit_privileges'])
         m.flags(AWARE)
         assert m.lib.sim_exec(0, 0) == 0            # the method starts
+        assert not m.held()['flags'] & AWARE        # so a plain setuid would take everything
         result = attempt(m, security('basic net_privaddr'), exec=True)
         assert result.outcome == 'ran', result.why
         return result.held
