@@ -691,7 +691,7 @@ def without_memory(verb, security, testcapi, start, stop):
             if number:
                 pid = None
                 return (status >> 8 if os.WIFEXITED(status) else -(status & 127)), before, None
-            if verb == 'launch' and os.readlink('/proc/%d/exe' % pid).endswith('sleep'):
+            if verb == 'launch' and program_of(pid).endswith('sleep'):
                 return 'done', before, status_of(pid)
             if time.monotonic() > end or seconds_of(pid) > 0.5:
                 return 'hung', before, status_of(pid)
@@ -701,6 +701,13 @@ def without_memory(verb, security, testcapi, start, stop):
         if pid:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+
+
+def program_of(pid):
+    try:
+        return os.readlink('/proc/%d/exe' % pid)
+    except OSError:
+        return ''                       # it has just ended
 
 
 def seconds_of(pid):
@@ -726,7 +733,7 @@ def test_without_memory_for_any_one_thing_a_drop_ends_in_one_of_three_ways(verb,
     ambient = BIND if verb == 'launch' else 0
     wanted = ends(1111, 4321, '8', BIND, CapInh=ambient, CapAmb=ambient)
     total = allocations(verb, security, testcapi)
-    numbers = range(1, total + 50, max(1, total // 200))
+    numbers = range(1, total + 50, max(1, total // (150 if count else 50)))
     kinds = collections.Counter()
     results = test_faults.workers(lambda n: without_memory(verb, security, testcapi, n, n + 1 if count else 0), [(n,) for n in numbers])
     for number, (kind, before, after) in zip(numbers, results):
