@@ -246,12 +246,12 @@ def relative(text, place):
 
 
 def several_names(text, place):
-    names = text.replace(',', ' ').split(' ')
-    if len(names) == 1:
+    if ' ' not in text and ',' not in text:
         return ''
+    names = printable(' '.join(text.replace(',', ' ').split())).split(' ')
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
-            % list_as_written(filter(None, names), place))
+            % list_as_written(names, place))
 
 
 def bad_character(text, place):
@@ -373,6 +373,17 @@ class Security:
     """
     __slots__ = tuple(OPTIONS) + ('init_groups', 'where', 'notes', 'origin')
 
+    if TYPE_CHECKING:
+        user: 'Optional[str]'
+        group: 'Optional[str]'
+        supplemental_groups: 'Optional[Tuple[str, ...]]'
+        capabilities: 'Optional[str]'
+        privileges: 'Optional[str]'
+        chroot: 'Optional[str]'
+        init_groups: bool
+        where: 'Dict[str, List[Place]]'
+        notes: 'Tuple[Tuple[Place, str], ...]'
+
     def __init__(self, user: 'Union[str, int, None]' = None,
                  group: 'Union[str, int, None]' = None,
                  supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
@@ -448,7 +459,7 @@ class Security:
             message = message % shown
         if line is None and file:
             return ConfigError(message, file)           # which is the option's name
-        if line is not None:
+        if line is not None and offset:                 # of a list there is none
             line, column = moved(line, column, getattr(self, option)[:offset])
         return ConfigError('%s: %s' % (option, message), file, line, column)
 
@@ -694,10 +705,9 @@ class Source:
             if rest or not piece:
                 return at
 
-    def opens_stanza(self):
-        """Is a { next?  What a token is depends on where it is read; this commits to
-        nothing."""
-        return self.data.startswith(b'{', self.after_blanks(self.pos))
+    def next_is(self, mark):
+        """Is this mark the next token?  No token is read: that would be to read it twice."""
+        return self.data.startswith(mark, self.after_blanks(self.pos))
 
     def innermost_open(self, end):
         """The bracket that is open at `end`.  All is read again, once: for an error."""
@@ -734,9 +744,7 @@ class Source:
             raise self.error(token.at, 'stray comma: nothing but blanks stands between options')
 
     def check_string_end(self, listed):
-        after = tuple(AFTER_STRING)
-        if listed:
-            after += (b',',)
+        after = AFTER_STRING + (b',',) if listed else AFTER_STRING
         if self.pos < len(self.data) and not self.data.startswith(after, self.pos):
             raise self.error(self.pos, 'a blank has to follow a string')
 
@@ -863,7 +871,8 @@ class Reader:
             elif token.kind == 'word':
                 token = self.item(source, token)
             else:
-                self.lookalike(source, token)
+                if source.next_is(b'{'):
+                    self.lookalike(source, token)
                 token = None
 
     def next_item(self, source):
@@ -878,10 +887,11 @@ class Reader:
     def item(self, source, first):
         """What a word begins.  Returns the token after it, if that one was read and does
         not belong to it: it begins the next item, or is a bracket."""
-        if first.name in INCLUDES:
+        name = first.name
+        if name in INCLUDES:
             self.include(source)
             return None
-        if first.name == 'security':
+        if name == 'security':
             self.stanza(source)
             return None
         token = source.token()
@@ -890,21 +900,22 @@ class Reader:
         if token.kind == 'string':
             return None                 # an instance
         if token.kind == '{':
-            self.lookalike(source, first, True)
-        if token.kind != 'word' or not source.opens_stanza():
+            self.lookalike(source, first)
+        if token.kind != 'word' or not source.next_is(b'{'):
             return token
         if token.name == 'security':
             raise source.error(first.at, 'a word before Security makes the stanza its own: '
                                'remove it (or put "Security" in quotation marks)')
         return None
 
-    def assignment(self, source, name):
+    def assignment(self, source, first):
         """NAME = value, from the value on."""
         value = source.token()
-        if value.kind in VALUE and name.name == 'local_changes_file':
-            self.name_local(source, name, value)
-        if name.name in OPTIONS:
-            self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
+        name = first.name
+        if name == 'local_changes_file' and value.kind in VALUE:
+            self.name_local(source, first.at, value)
+        if name in OPTIONS:
+            self.warn(source, first.at, '%s is not in Security { }: ignored' % name)
         return self.after_value(source, value)
 
     def value(self, source):
@@ -920,12 +931,12 @@ class Reader:
                       'a Security after a word of another item is not a stanza: ignored')
         return None
 
-    def lookalike(self, source, token, opens=False):
-        """Warn where it looks as if it were the stanza, and is not."""
-        name = token.raw.strip(BESIDE_A_NAME).lower()
-        if name == b'security' and (opens or source.opens_stanza()):
-            self.warn(source, token.at, 'this is not the Security stanza, though it looks like '
-                      'it: write Security { without quotation marks and invisible characters')
+    def lookalike(self, source, token):
+        """Warn of what looks, before a {, as if it were the stanza, and is not."""
+        if token.raw.strip(BESIDE_A_NAME).lower() == b'security':
+            self.warn(source, token.at, 'this only looks like the Security stanza: ignored; '
+                      'its name has no quotation marks, and nothing else, visible or not, '
+                      'beside it')
 
     # what is not ours
 
@@ -964,7 +975,7 @@ class Reader:
         if token.kind == '{' and name.name == 'security':
             self.warn(source, token.at,
                       'a Security inside another stanza is not the global one: ignored')
-        if token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
+        elif token.kind == '=' and depth == 1 and name.name in SETS_AND_GROUPS:
             self.warn(source, name.at, '%s is not in Security { }: ignored' % name.name)
 
     # Security { }
@@ -997,7 +1008,7 @@ class Reader:
         if token.kind == '=' and previous:
             raise source.error(token.at, 'a value with = in it is put in quotation marks')
         hint = ''
-        if token.kind == 'word' and previous == 'supplemental_groups':
+        if previous == 'supplemental_groups' and not source.next_is(b'='):
             hint = ' (%s)' % LIST
         elif token.kind == 'word' and source.public:
             guess = nearest(token.name, OPTIONS)
@@ -1072,9 +1083,9 @@ class Reader:
         self.charge(source, token.at, KEPT * (len(names) + 1))
         self.remember(path)
         for name in sorted(names, key=os.fsencode):
-            path_of_it = os.path.join(path, name)
-            if not name.startswith('.') and not os.path.isdir(path_of_it):
-                self.file(path_of_it)
+            file = os.path.join(path, name)
+            if not name.startswith('.') and not os.path.isdir(file):
+                self.file(file)
 
     def file(self, path, last=False):
         """Read one file (None: standard input) and all that it includes.
@@ -1115,11 +1126,11 @@ class Reader:
                              % printable(name))
         self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
 
-    def name_local(self, source, name, value):
+    def name_local(self, source, at, value):
         path = os.path.join('/', source.beside(value.path(), value.at))
         self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
-        self.charge(source, name.at, KEPT)
-        self.local_places.append(source.place(name.at))
+        self.charge(source, at, KEPT)
+        self.local_places.append(source.place(at))
 
     def read_local(self):
         """It may be absent: it is written when something is changed."""
@@ -1240,7 +1251,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 #
 # Most of a configuration is other people's stanzas, and most of their lines are alike.
 # The *shape* of a line is what is left of it when all is erased but what can open or
-# close something:
+# close something, and names of ours:
 #
 #     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
 #
@@ -1252,7 +1263,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 # Skipping never guesses.  It stops before a line, and leaves it to the tokens, if
 #   - its shape does not tell: a bracket that does not match, an escape outside a string,
 #     a / that may begin a /regex/, a carriage return in a comment;
-#   - it may hold a word of ours: see may_be_ours().
+#   - it has a name of ours where that would mean something, or be warned of.
 # And it hands over only where an item has ended and the next has not begun, since what a
 # word is depends on the token before it: see ends_item().  It finds no errors: what is
 # wrong is not skipped, and the tokens say what is wrong, and where.
@@ -1271,22 +1282,36 @@ SIGNS = (
     (b'*/', b'\xfc\xc0'),                   # COMMENT_END
     (b' /', b' \xfe'),                      # SLASH: a path, most often, or a /regex/
 )
-ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc')
-ERASED_TOO = ERASED + b'\xfe'               # where a / does not matter
-PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
-BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
-TEXT = '"', COMMENT                         # within these nothing is a token
+
+# Names of ours become marks as well: of where they mean something, or are warned of.
+# They are replaced in this order, since one holds another.
+ANYWHERE, AT_TOP = '\xfb\xfa'
+NAME_MARKS = {
+    b'security': b'\xfb',
+    b'capabilities': b'\xfb',
+    b'privileges': b'\xfb',
+    b'supplemental_groups': b'\xfb',
+    b'group': b'\xfa',
+    b'user': b'\xfa',
+    b'chroot': b'\xfa',
+    b'readonly_include': b'\xfa',
+    b'include': b'\xfa',
+    b'local_changes_file': b'\xfa',
+}
 
 # What may stand beside a name of ours without being seen, or being meant: it is to be
 # warned of.  (The bytes of a no-break space and a byte order mark are among them.)
 BESIDE_A_NAME = BLANK + b':;,\xc2\xa0\xef\xbb\xbf'
 ENDS_NAME = BESIDE_A_NAME + b'{}()[]"#\'=\xc0'
 NAMES_APART = bytes.maketrans(ENDS_NAME, b' ' * len(ENDS_NAME))
-AT_ANY_DEPTH = {b'security'}.union(name.encode() for name in SETS_AND_GROUPS)
-OURS = AT_ANY_DEPTH.union(
-    name.encode() for name in INCLUDES + tuple(OPTIONS) + ('local_changes_file',))
 
-MANY, FEW = 16384, 512      # bytes looked at at once, and after a stop
+ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc\xfb\xfa')
+ERASED_IN_WORDS = ERASED.replace(b' ', b'')
+PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
+BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
+TEXT = '"', COMMENT                         # within these nothing is a token
+
+MANY, FEW = 16384, 128      # bytes looked at at once, and after a stop
 TOO_MANY = 65536            # a line longer than this is left to the tokens
 DEEP = 64                   # with so many brackets open nothing is skipped
 
@@ -1319,14 +1344,14 @@ def skip_lines_to(end, source, nesting):
     start, skipping = source.pos, source.skipping
     text = marked(source.data[start:end])
     lines = text.split(b'\n')
-    opened = opened_after_each(lines, text, ''.join(nesting))
+    opened = opened_after_each(lines, shapes_of(text), ''.join(nesting))
     last = last_end(lines, opened)
-    passed = start + size(lines[:last + 1])
+    passed = start + extent(lines[:last + 1])
     source.pos = min(passed, len(source.data))
     nesting[:] = opened[last]
     if len(opened) < len(lines):
         skipping.window = FEW
-        skipping.barrier = start + size(lines[:len(opened) + 1])
+        skipping.barrier = start + extent(lines[:len(opened) + 1])
     elif last:
         skipping.window = min(2 * skipping.window, MANY)
     else:
@@ -1348,53 +1373,36 @@ def marked(text):
     return text
 
 
-def size(lines):
+def extent(lines):
     """How far these lines of a marked text lead in the source."""
     return len(b'\n'.join(lines))
 
 
-def opened_after_each(lines, text, opened):
+def shapes_of(text):
+    """The shape of each line of a marked text.
+
+    A name is marked also where it is only part of a word, once it stands alone somewhere.
+    """
+    text = text.lower()
+    words = text.translate(NAMES_APART).split()
+    if not NAME_MARKS.keys().isdisjoint(words):
+        for name, mark in NAME_MARKS.items():
+            text = text.replace(name, mark)
+    return text.translate(None, ERASED).decode('latin-1').split('\n')
+
+
+def opened_after_each(lines, shapes, opened):
     """What is open after each line, up to the first that is left to the tokens."""
-    found = OURS.intersection(text.lower().translate(NAMES_APART).split())
-    shapes = text.translate(None, ERASED).decode('latin-1').split('\n')
     after_each = []
     for line, shape in zip(lines, shapes):
         before = opened
         opened = SHAPES[before, shape]
+        if opened is None and SLASH in shape:
+            opened = opened_after_slashes(before, line, shape)
         if opened is None:
-            opened = opened_after_pattern(before, line)
-        if opened is None:
-            break
-        if found and may_be_ours(line, before, opened, found):
             break
         after_each.append(opened)
     return after_each
-
-
-def open_after(opened, shape):
-    """What is open after a line of this shape; None if that cannot be told."""
-    for number, mark in enumerate(shape):
-        innermost = opened[-1:]
-        if innermost == '"':
-            if mark == '"':
-                opened = opened[:-1]
-        elif innermost == COMMENT:
-            if mark in (UNCLEAR, COMMENT, '\r'):
-                return None
-            if mark == COMMENT_END:
-                opened = opened[:-1]
-        elif mark == '#':
-            return None if '\r' in shape[number:] else opened
-        elif mark == SLASH:
-            if shape[number:].strip(SLASH):     # something that a /regex/ could hold
-                return None
-        elif mark in '{(["' + COMMENT:
-            opened += mark
-        elif mark == CLOSE.get(innermost):
-            opened = opened[:-1]
-        elif mark not in ('\r', COMMENT_END):       # the latter is */ in a word
-            return None
-    return opened
 
 
 class Shapes(dict):
@@ -1412,14 +1420,51 @@ class Shapes(dict):
 SHAPES = Shapes()
 
 
-def opened_after_pattern(opened, line):
-    """What is open after a line: NAME /regex/ aside, if no other / matters."""
-    if opened[-1:] in TEXT:
+def open_after(opened, shape):
+    """What is open after a line of this shape; None if that cannot be told."""
+    for number, mark in enumerate(shape):
+        innermost = opened[-1:]
+        if innermost == '"':
+            if mark == '"':
+                opened = opened[:-1]
+            elif mark == ANYWHERE and opened == '"':    # "Security" { is to be warned of
+                return None
+        elif innermost == COMMENT:
+            if mark in (UNCLEAR, COMMENT, '\r'):
+                return None
+            if mark == COMMENT_END:
+                opened = opened[:-1]
+        elif mark == '#':
+            return None if '\r' in shape[number:] else opened
+        elif mark == SLASH:
+            run, _, _ = shape[number:].partition(' ')
+            if run.strip(SLASH):                # something that a /regex/ could hold
+                return None
+        elif mark in '{(["' + COMMENT:
+            opened += mark
+        elif mark == CLOSE.get(innermost):
+            opened = opened[:-1]
+        elif mark == AT_TOP:
+            if not opened:
+                return None
+        elif mark not in (' ', '\r', COMMENT_END):      # the last is */ in a word
+            return None
+    return opened
+
+
+def opened_after_slashes(opened, line, shape):
+    """The same of a line with a / that may begin a /regex/.  That ends at a blank, so what
+    stands behind one is seen in a shape that has its blanks."""
+    if ANYWHERE in shape or AT_TOP in shape:
         return None
-    line = without_pattern(line)
-    if b'\xfe' in line and any(map(is_doubtful, line.split())):
-        return None
-    return SHAPES[opened, line.translate(None, ERASED_TOO).decode('latin-1')]
+    after = SHAPES[opened, shape_with_blanks(line)]
+    if after is None and opened[-1:] not in TEXT:
+        after = SHAPES[opened, shape_with_blanks(without_pattern(line))]
+    return after
+
+
+def shape_with_blanks(line):
+    return line.translate(None, ERASED_IN_WORDS).decode('latin-1')
 
 
 def without_pattern(line):
@@ -1428,11 +1473,6 @@ def without_pattern(line):
     if len(words) > 1 and is_plain(words[0]) and is_pattern(words[1]):
         return b''.join(words[2:])
     return line
-
-
-def is_doubtful(word):
-    """Might this, that looks like brackets and quotes, be part of a /regex/?"""
-    return word.startswith(b'\xfe') and word.translate(None, ERASED) != b'\xfe'
 
 
 def is_plain(word):
@@ -1444,57 +1484,40 @@ def is_pattern(word):
     return word.startswith(b'\xfe') and word.endswith(b'/') and b'/{' not in word
 
 
-def may_be_ours(line, before, opened, found):
-    """Does this line hold one of the words found?
-
-    Most count at the global level only.  A line that begins and ends in brackets, and
-    closes none, is nowhere on it.
-    """
-    if before[-1:] in TEXT:
-        return has_name(line, found)
-    if before and opened and line == line.translate(None, b'})]'):
-        found = found & AT_ANY_DEPTH
-        if not found:
-            return False
-        line = without_strings(line)
-    if line.lstrip().startswith(b'#'):
-        return False
-    return has_name(line, found)
-
-
-def has_name(line, names):
-    return not names.isdisjoint(line.lower().translate(NAMES_APART).split())
-
-
-def without_strings(line):
-    """Without every second part between quotes, if only strings have quotes here."""
-    if b'\xfd' in line or b'\xfe' in line:          # comments and regexes may have
-        return line
-    return b' '.join(line.split(b'"')[::2])
-
-
 def last_end(lines, opened):
     """The number of the last line with which an item ends; 0 if there is none."""
     last = len(opened) - 1
-    while last and not ends_item(lines[last], opened[last]):
+    while last and not ends_item(lines[last], opened[last - 1], opened[last]):
         last -= 1
     return last
 
 
-def ends_item(line, opened):
+def ends_item(line, before, opened):
     """Does an item surely end with this line?  In ( ) and [ ] there are none."""
     if opened[-1:] in TEXT:
         return False
     if opened[-1:] in ('(', '['):
         return True
     if b'#' in line:
-        return False
+        if before[-1:] in TEXT:
+            return False
+        line = before_comment(line)
     line = line.rstrip(BLANK)
     if line.endswith(BRACKET_OR_QUOTE):
         return True
-    _, equals, value = line.rpartition(b'=')
+    before_equals, equals, value = line.rpartition(b'=')
     value = value.strip(BLANK)
+    if b'\xfe' in before_equals:                    # the = may be in a /regex/
+        return False
     return bool(equals and value) and is_plain(value)
+
+
+def before_comment(line):
+    """What is before the #, if surely it begins a comment; or nothing."""
+    before, _, _ = line.partition(b'#')
+    in_string = before.count(b'"') % 2
+    is_clear = before == before.translate(None, b'\xff\xfe\xfd\xfc')
+    return before if is_clear and not in_string else b''
 
 
 # ------------------------------------------------------------------ trust
@@ -1633,8 +1656,6 @@ def status_or_none(path):
 def judged(security, platform):
     """{file: (Writer, ...)}, of every file that decides, who could rewrite it."""
     ways = security.origin.ways
-    if not ways:
-        return {}
     lists = access_lists(ways.values(), platform)
     unmapped = platform.unmapped_owners()
     result = {}
@@ -1725,16 +1746,23 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(judged, allowed):
+def strangers(judged, allowed, names=()):
     """1. Nobody but root and the user himself may be able to rewrite a file that decides;
-    also one that says nothing, or says it no longer."""
+    also one that says nothing, or says it no longer.
+
+    names: {(kind, id): name}, as far as they are known.
+    """
+    names = dict(names)
     for file, writers in judged.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
+            who = str(others[0])
+            if others[0].identity in names:
+                who += ' (%s)' % printable(names[others[0].identity])
             yield ('%s can be rewritten by %s, through %s: only root, or the user it names, '
-                   'may be able to; copy it to a place of root\'s (install -m 644 -o root '
+                   'may be able to; copy it to where that is so (install -m 644 -o root '
                    'FILE /etc), or give options instead of a file'
-                   % (printable(file), others[0], printable(others[0].path)))
+                   % (printable(file), who, printable(others[0].path)))
 
 
 def overridden_root(security, judged):
@@ -1939,19 +1967,21 @@ NO_CAPABILITIES = CapSet()
 #   NUMBER = decimal, octal after 0, hexadecimal after 0x: 0 to 63
 #   flag   = "e" effective | "i" inheritable | "p" permitted
 
-NAMES = tuple('cap_' + name for name in (                   # linux/capability.h, by number
-    'chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap '
-    'linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner '
-    'sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice '
-    'sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap '
-    'mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf '
-    'checkpoint_restore').split())
-NUMBER_OF = {name: number for number, name in enumerate(NAMES)}
+NAMES = tuple((                                             # linux/capability.h, by number
+    'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_fsetid cap_kill cap_setgid '
+    'cap_setuid cap_setpcap cap_linux_immutable cap_net_bind_service cap_net_broadcast '
+    'cap_net_admin cap_net_raw cap_ipc_lock cap_ipc_owner cap_sys_module cap_sys_rawio '
+    'cap_sys_chroot cap_sys_ptrace cap_sys_pacct cap_sys_admin cap_sys_boot cap_sys_nice '
+    'cap_sys_resource cap_sys_time cap_sys_tty_config cap_mknod cap_lease cap_audit_write '
+    'cap_audit_control cap_setfcap cap_mac_override cap_mac_admin cap_syslog cap_wake_alarm '
+    'cap_block_suspend cap_audit_read cap_perfmon cap_bpf cap_checkpoint_restore').split())
+NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
 
-ROOT_EQUIVALENT = sum(1 << NUMBER_OF['cap_' + name] for name in (
-    'chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio '
-    'sys_chroot sys_ptrace sys_admin sys_boot mknod setfcap mac_override mac_admin perfmon '
-    'bpf').split())
+ROOT_EQUIVALENT = sum(1 << NUMBER_OF[name] for name in (
+    'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_setgid cap_setuid '
+    'cap_setpcap cap_sys_module cap_sys_rawio cap_sys_chroot cap_sys_ptrace cap_sys_admin '
+    'cap_sys_boot cap_mknod cap_setfcap cap_mac_override cap_mac_admin cap_perfmon '
+    'cap_bpf').split())
 
 OPERATORS = '=+-'
 FLAGS = 'eip'
@@ -2124,13 +2154,17 @@ def unknown_name(at, word, number_of):
 
 def proposal(text, number_of):
     """The text that was probably meant, in words; '' where nobody can know."""
-    too_long = len(text) > 400                              # for a message
-    if too_long or any(mark in text for mark in TAKE_AWAY):
+    if len(text) > 400:                                     # for a message
         return ''
-    for alike, words in (str.__eq__, 'write "%s"'), (nearly, 'did you mean "%s"?'):
-        meant = respelt(text, alike, number_of)
-        if is_proper(meant, number_of):
-            return words % meant
+    if any(mark in text for mark in TAKE_AWAY):
+        return ''
+    meant = respelt(text, str.__eq__, number_of, number_of)
+    if is_proper(meant, number_of):
+        return 'write "%s"' % meant
+    harmless = [name for name in number_of if not ROOT_EQUIVALENT >> number_of[name] & 1]
+    meant = respelt(text, nearly, harmless, number_of)
+    if is_proper(meant, number_of):
+        return 'did you mean "%s"?' % meant
     return ''
 
 
@@ -2142,10 +2176,11 @@ def is_proper(text, number_of):
     return ' =' not in ' ' + text                           # it may have lost its names
 
 
-def respelt(text, alike, number_of):
+def respelt(text, alike, likely, number_of):
     """The text, if commas are blanks, blanks may surround signs, and +ep needs no saying.
 
-    Names without flags are kept as those after them are.
+    Names without flags are kept as those after them are.  A word that is no name is taken
+    for the only one of the `likely` that is alike.
     """
     text = text.lower().strip(QUOTES + BLANKS)
     for mark in ',;|':
@@ -2159,7 +2194,7 @@ def respelt(text, alike, number_of):
     for word in text.split():
         flags = word.lstrip(IN_NAME)
         name = word[:len(word) - len(flags)]
-        names.append(spelt(name, alike, number_of))
+        names.append(name if name in number_of else spelt(name, alike, likely))
         if flags:
             clauses.append(','.join(names) + flags)
             names = []
@@ -2168,9 +2203,9 @@ def respelt(text, alike, number_of):
     return ' '.join(clauses)
 
 
-def spelt(word, alike, number_of):
+def spelt(word, alike, likely):
     """The only name that is alike; else the word as it is."""
-    names = [name for name in number_of if alike(bare(word), bare(name))]
+    names = [name for name in likely if alike(bare(word), bare(name))]
     if len(names) == 1:
         return names[0]
     return word
@@ -2213,7 +2248,10 @@ def nearly(written, name):
 #   look(pid)              [(thread, its fields)] of a process; of a thread but the first
 #                          its number and name
 #   around()               fields of this process that one to be audited has in common
-#   audit_refusal, elsewhere   what is said where a process cannot be judged from here
+#   elsewhere(fields, around)  why a process has a root directory of its own, or ''
+#   audit_refusal(), hint(audit)   what is said where a process cannot be judged from here
+#   not_there, roots_own   words of the system: of a process that cannot be found, of what
+#                          uid 0 owns without any right
 #   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
 #   wait_for_one_thread()  has this process one?
 #   unshare(), unshare_text    what stands before the look in a drop, and its text
@@ -2223,6 +2261,8 @@ def nearly(written, name):
 #   goal(sets, held, rights, exec, no_new_privs)   {field: value} to end in: of `held`, a
 #                          State that has the ids to end in already
 #   goal_of_root(held)     the same for root that keeps everything
+#   may_lack, unlimited(fields)   the sets that no drop can make larger, and the fields as if
+#                          they had been full before
 #   most_groups()          how many supplementary groups the system takes
 #   cleared_by_exec        fields of a State that execve(2) clears
 #   set_groups, change_root, set_gid, set_uid      rows for the steps in the middle
@@ -2398,7 +2438,11 @@ class LinuxCalls:
     fields = ('uid', 'gid', 'groups', 'permitted', 'effective', 'inheritable', 'ambient',
               'bounding', 'securebits', 'keepcaps', 'no_new_privs', 'threads', 'root')
     unshare_text = 'unshare(CLONE_FS | CLONE_FILES)'
+    not_there = ('there is no process %d, or it has ended, or /proc does not show it to this '
+                 'user (hidepid) or is not mounted')
+    roots_own = '/etc and /proc/sys'
     cleared_by_exec = ()
+    may_lack = ('bounding',)
     waived = ('no_new_privs is waived: setuid and file-capability programs can raise '
               'privileges')
 
@@ -2698,7 +2742,7 @@ def by_flag(permitted, effective, inheritable):
 
 def contents(path, directory=None):
     """The text of a small file, without the line's end."""
-    descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC, dir_fd=directory)
     pieces = []
     try:
         piece = posix.read(descriptor, 65536)
@@ -2741,7 +2785,11 @@ STATUS_LINES = {                # of proc(5); older kernels do not tell them all
     'permitted': 'CapPrm', 'effective': 'CapEff', 'inheritable': 'CapInh',
     'ambient': 'CapAmb', 'bounding': 'CapBnd', 'no_new_privs': 'NoNewPrivs',
     'threads': 'Threads'}
-O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)         # PyPy and SunOS have none
+# PyPy and SunOS lack some of them.
+O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)
+O_CLOEXEC = getattr(os, 'O_CLOEXEC', 0)             # closed again at once
+O_DIRECTORY = getattr(os, 'O_DIRECTORY', 0)         # lstat(2) has said that it is one
+O_NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)           # and that it is no link
 
 
 def every_task(tasks, pid):
@@ -3124,8 +3172,18 @@ def found_or_none(ask, name_or_number):
 # -------------------------------------------------------- (Target, State, rights) -> goal
 
 def goal_of(target, held, rights, exec, no_new_privs):
-    """The State that a process which is as `held` is to end in.  Arithmetic only: it
-    refuses nothing and asks nobody.
+    """The State that a process which is as `held` is to end in; None where it has no user.
+
+    Arithmetic only: it refuses nothing and asks nobody.
+    """
+    asked = fields_asked(target, held, rights, exec, no_new_privs)
+    if asked is None:
+        return None
+    return changed(held, **asked)
+
+
+def fields_asked(target, held, rights, exec, no_new_privs):
+    """The fields of that State that are asked for: the others stay as they are.
 
     rights: those that the process has (plan, drop), or ALL_RIGHTS (audit, check): a
     process that has dropped has lost them, and was asked to use them all the same.
@@ -3156,11 +3214,11 @@ def goal_of(target, held, rights, exec, no_new_privs):
         groups = held.groups
 
     platform = target.platform
-    goal = changed(held, uid=(uid,) * len(held.uid), gid=(gid,) * len(held.gid),
-                   groups=groups)
-    if keeps_everything(target, goal):
-        return changed(goal, **platform.goal_of_root(goal))
-    return changed(goal, **platform.goal(target.sets, goal, rights, exec, no_new_privs))
+    ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
+    held = changed(held, **ids)
+    if keeps_everything(target, held):
+        return dict(ids, **platform.goal_of_root(held))
+    return dict(ids, **platform.goal(target.sets, held, rights, exec, no_new_privs))
 
 
 def keeps_everything(target, goal):
@@ -3223,7 +3281,7 @@ class Process:
     def open_jail(self, path):
         try:
             self.jail_writers = writers_of_jail(path, self.platform)
-            self.jail = posix.open(path, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            self.jail = posix.open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW)
             self.jail_identity = device_and_inode(self.jail)
         except OSError as error:
             self.jail_refusal = 'chroot: ' + because(error)
@@ -3531,7 +3589,8 @@ def root_keeps_everything(case):
 
 def root_is_no_confinement(case):
     if case.confined and case.goal.uid[0] == 0:
-        yield 'user', 'uid 0 still owns /etc and /proc/sys: this is not confinement'
+        yield 'user', 'uid 0 still owns %s: this is not confinement' % (
+            case.platform.roots_own)
 
 
 def in_roots_group(case):
@@ -3562,12 +3621,22 @@ def children_keep_theirs(case):
 def modules_out_of_reach(case):
     if case.exec or case.security.chroot is not None:
         return
-    library = os.path.dirname(os.__file__)
-    for directory, status in looked_up(library):
-        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, case.goal):
-            yield 'user', ('user %d cannot enter %s: importing modules later will fail'
-                           % (case.goal.uid[0], printable(directory)))
-            return
+    closed = closed_directory(os.path.dirname(os.__file__), case.goal)
+    if closed is not None:
+        yield 'user', ('user %d cannot enter %s: importing modules later will fail' % (
+            case.goal.uid[0], printable(closed)))
+
+
+def closed_directory(path, goal):
+    """The first one on the way that cannot be entered, or None."""
+    try:
+        way = looked_up(path)
+    except OSError as error:                        # not even by this process
+        return os.path.dirname(error.filename)
+    for directory, status in way:
+        if stat.S_ISDIR(status.st_mode) and not may_enter(directory, goal):
+            return directory
+    return None
 
 
 WARNINGS = (
@@ -3687,7 +3756,7 @@ class Linux(LinuxCalls):
             goal['securebits'] = self.securebits(held)
         if no_new_privs:
             goal['no_new_privs'] = 1
-            if held.bounding is not None and 'setpcap' in rights:
+            if 'setpcap' in rights:
                 goal['bounding'] = held.bounding & (permitted | inheritable)
         return goal
 
@@ -3699,6 +3768,9 @@ class Linux(LinuxCalls):
 
     def goal_of_root(self, held):
         return {}
+
+    def unlimited(self, fields):
+        return dict(fields, bounding=self.every)
 
     def assumed_root(self):
         """The fields of root at its start, for check."""
@@ -3715,6 +3787,12 @@ class Linux(LinuxCalls):
         return ('its root directory and namespaces cannot be seen, without cap_sys_ptrace: in '
                 'a container, become like it first: capdrop exec -q FILE -- python3 -I '
                 'capdrop.py audit FILE PID')
+
+    def elsewhere(self, fields, around):
+        """Why a process has a root directory of its own, or ''.  mount_namespaces(7)"""
+        if fields['mnt_ns'] != around['mnt_ns']:
+            return 'in another mount namespace'
+        return ''
 
     def hint(self, audit):
         for difference in audit:
@@ -4430,7 +4508,7 @@ def become(request, command, quiet):
     target = request.look_up()
     security = request.security
     if security.chroot is not None:
-        preload()
+        refusing(preload)
 
     begun = False
     silence = Silence()
@@ -4443,7 +4521,7 @@ def become(request, command, quiet):
             state = refusing(settle, case, steps, attempts, request, quiet)
             if command is not None:
                 command.set_user(case)
-                reset_signals()
+                refusing(reset_signals)
             result = request.key(), state
             if steps:
                 begun = True
@@ -4586,8 +4664,7 @@ class Silence:
     __slots__ = 'mask', 'collecting'
 
     def __init__(self):
-        self.mask = refusing(named, 'sigprocmask', signal.pthread_sigmask,
-                             signal.SIG_BLOCK, ())
+        self.mask = present_mask()
         self.collecting = gc.isenabled()
         try:
             why = set_mask(every_signal())
@@ -4624,23 +4701,32 @@ def caught_signals():
 
 def handlers_are_blocked():
     """SIGKILL and SIGSTOP never are."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    return caught_signals() <= set(blocked)
+    return caught_signals() <= set(present_mask())
+
+
+def present_mask():
+    try:
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    except OSError as error:
+        raise_if_of_a_handler(error)
+        raise RefusedError('sigprocmask: ' + error.strerror) from None
 
 
 def set_mask(mask):
-    """Set the signal mask; why that failed, or None.
-
-    Handlers that are due run in this call.  What they raise is theirs, and passes: it has
-    a frame below this one.
-    """
+    """Set the signal mask; why that failed, or None."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     except OSError as error:
-        if error.__traceback__.tb_next is not None:
-            raise
+        raise_if_of_a_handler(error)
         return error.strerror
     return None
+
+
+def raise_if_of_a_handler(error):
+    """Handlers that are due run in these calls.  What they raise is theirs, and passes: it
+    has a frame below the one that called."""
+    if error.__traceback__.tb_next is not None:
+        raise error
 
 
 def reset_signals():
@@ -4662,18 +4748,13 @@ NEEDED_IN_A_JAIL = (
     'signal socket stringprep threading tokenize traceback unicodedata warnings').split()
 # What these load only when it is used.
 LAZY_HALVES = {
+    'asyncio': ('concurrent.futures.thread',),
     'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
+    'email': ('email.generator', 'email.parser'),
     'multiprocessing': (
         'multiprocessing.connection', 'multiprocessing.managers', 'multiprocessing.pool',
         'multiprocessing.popen_fork', 'multiprocessing.queues', 'multiprocessing.sharedctypes',
         'multiprocessing.synchronize', 'multiprocessing.util'),
-    'asyncio': ('asyncio.unix_events', 'concurrent.futures.thread'),
-    'logging': ('logging.handlers',),
-    'email': ('email.mime.text', 'email.header', 'email.generator'),
-    'http': ('http.client', 'http.server'),
-    'urllib': ('urllib.request', 'urllib.parse'),
-    'json': ('json.decoder', 'json.encoder'),
-    'xml': ('xml.etree.ElementTree',),
 }
 CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punycode', 'cp437'
 
@@ -4830,7 +4911,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC)
     except OSError:
         return ''
     try:
@@ -4874,8 +4955,7 @@ def refusing_to_look(platform, pid):
     try:
         return platform.look(pid)
     except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError('there is no process %d, or it has ended, or /proc does not show it '
-                           'to this user (hidepid) or is not mounted' % pid) from None
+        raise RefusedError(platform.not_there % pid) from None
     except OSError as error:
         raise RefusedError(because(error)) from None
 
@@ -4966,7 +5046,7 @@ def audit_process(security, target, pid, no_new_privs):
     tasks = [('', first)] + others
     around = refusing(platform.around)
     for _, fields in tasks:
-        if set(around) - set(fields):
+        if any(fields.get(name) is None for name in around):
             raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
     nobody_is_meant = target.uid is None and target.default is None
     if nobody_is_meant and 0 in first['uid']:
@@ -4976,13 +5056,14 @@ def audit_process(security, target, pid, no_new_privs):
     unseen = [name for name in platform.fields if first[name] is None]
     for number in first.get('io_urings', ()):
         unseen.append('whether the io_uring of descriptor %d is from before' % number)
-    expected, unseen_places = places_to_expect(security, first, around)
+    expected, unseen_places = places_to_expect(security, platform, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
-        goal = goal_of(target, State(first), rights, exec, no_new_privs)
-        wanted = wanted_fields(goal, expected, platform, exec, security.chroot is not None)
-        if exec and wanted.get('permitted') != wanted.get('effective'):
+        held = State(platform.unlimited(first))
+        asked = fields_asked(target, held, rights, exec, no_new_privs)
+        if exec and asked.get('permitted') != asked.get('effective'):
             continue                                # no launch can leave that
+        wanted = wanted_fields(asked, expected, platform, exec, security.chroot is not None)
         comparison = Comparison(wanted, expected, tasks, platform, security.chroot)
         candidates[kind] = list(comparison.differences())
 
@@ -4991,22 +5072,22 @@ def audit_process(security, target, pid, no_new_privs):
     best = Audit(candidates[like[0]])
     best.pid = pid
     best.command = first.get('command') or ''
-    best.threads = len(tasks)
+    best.threads = first.get('threads', len(tasks))
     best.like = ' or '.join(like)
     best.unseen = unseen + unseen_places
     best.hint = platform.hint(best)
     return best
 
 
-def places_to_expect(security, first, around):
+def places_to_expect(security, platform, first, around):
     """({place: identity} that every thread is to have, those that cannot be told)
 
-    A jail, and another mount namespace (a container, from its host), have a root
-    directory of their own.
+    A jail has a root directory of its own, and so has who is elsewhere: in another mount
+    namespace (a container, from its host), in another zone.
     """
     unseen = []
     expected = dict(around)
-    elsewhere = first.get('mnt_ns') != around.get('mnt_ns')
+    elsewhere = platform.elsewhere(first, around)
     if elsewhere or security.chroot is not None:
         for name in around:
             if name != 'user_ns':
@@ -5018,16 +5099,13 @@ def places_to_expect(security, first, around):
         except OSError as error:
             raise RefusedError('chroot: %s' % because(error)) from None
     elif elsewhere:
-        unseen.append('root (in another mount namespace)')
+        unseen.append('root (%s)' % elsewhere)
     return expected, unseen
 
 
-def wanted_fields(goal, expected, platform, exec, jailed):
-    """What to compare with: of what came with the process only the places."""
-    wanted = goal.seen()
-    for name in 'threads', 'command', 'io_urings':
-        wanted.pop(name, None)
-    wanted['fanotify'] = ()                         # of those that open files
+def wanted_fields(asked, expected, platform, exec, jailed):
+    """What to compare with: what was asked for, and where the process is to be."""
+    wanted = dict(asked, fanotify=())               # none that opens files
     wanted.update(expected)
     wanted.pop('cwd_outside', None)
     if jailed:
@@ -5084,7 +5162,7 @@ class Comparison:
         marks = []
         if holds - asked:
             marks.append('more')
-        if asked - holds and name != 'bounding':    # what was lacking before stays so
+        if asked - holds and name not in self.platform.may_lack:
             marks.append('less')
         return ' and '.join(marks)
 
@@ -5107,7 +5185,7 @@ def unusual(first, threads):
             yield '%s ids are real, effective, saved%s: it can go back to %s %s' % (
                 what, filesystem, what, shown(others))
     if uid == 0:
-        yield 'user id 0 owns /etc and /proc/sys'
+        yield 'user id 0 owns ' + platform.roots_own
     else:
         yield from unusual_rights(first, uid, gid, platform)
     if 'user_ns' in first and first['user_ns'] != platform.around().get('user_ns'):
@@ -5548,11 +5626,14 @@ def pids_of_cgroup(directory):
 
 
 def messages_of_audit(found):
-    threads = '1 thread' if found.threads == 1 else '%d threads' % found.threads
+    who = 'process %d' % found.pid
+    if found.command:
+        who += ' (%s)' % printable(found.command)
+    if found.threads is not None:
+        who += ', 1 thread' if found.threads == 1 else ', %d threads' % found.threads
     verdict = 'nearest to what a %s leaves' if found else 'as a %s leaves it'
-    yield 'process %d (%s), %s: %s; cannot be seen from outside: %s' % (
-        found.pid, printable(found.command), threads, verdict % found.like,
-        ', '.join(found.unseen))
+    yield '%s: %s; cannot be seen from outside: %s' % (
+        who, verdict % found.like, ', '.join(found.unseen))
     if found.hint:
         yield found.hint
 

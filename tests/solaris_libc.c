@@ -22,10 +22,17 @@ _Static_assert(sizeof(void *) * 8 == MODEL_BITS, "the model asked for");
 
 extern int *__errno_location(void);
 extern void abort(void);
+extern void *malloc(size_t);
 extern int memcmp(const void *, const void *, size_t);
 extern pid_t getpid(void);
 #define errno (*__errno_location())
-enum { EPERM = 1, ENOENT = 2, ESRCH = 3, ENOMEM = 12, EFAULT = 14, EINVAL = 22 };
+enum { EPERM = 1, ENOENT = 2, ESRCH = 3, ENOMEM = 12, EFAULT = 14, EINVAL = 22, ENOSPC = 28,
+#ifdef __linux__
+    ENOSYS = 38, ENOTSUP = 95 };    /* as the Python that runs the tests has them */
+#else
+    ENOSYS = 89, ENOTSUP = 48 };
+#endif
+
 
 static void *copy(void *to, const void *from, size_t n)
 {
@@ -120,7 +127,8 @@ static priv_set_t of_kind(int kind)
 /* ---- the process */
 
 enum { E, I, P, L };
-enum { AWARE = 0x2, PROTECT = 0x8, MAC = 0x10, MAC_INHERIT = 0x20, RESET = 0x40, XPOLICY = 0x80, PFEXEC = 0x100 };
+enum { AWARE = 0x2, PROTECT = 0x8, MAC = 0x10, MAC_INHERIT = 0x20, RESET = 0x40, XPOLICY = 0x80, PFEXEC = 0x100,
+       PFEXEC_AUTH = 0x200 };
 
 static struct process {
     uid_t u[3];                     /* real, effective, saved */
@@ -130,9 +138,11 @@ static struct process {
     priv_set_t set[4];              /* as stored; see observed */
     uint_t flags;
     int nocore, setugid;
+    zoneid_t zone_id;
 } self, seen, stale, other;         /* seen by the last call; stale: as it began; other: process other_pid */
 
-static struct { int ngroups_max, solaris10; zoneid_t zone_id; char zone_name[64]; } sys;
+static struct { int ngroups_max, solaris10; } sys;
+static char zone_names[8][64] = {"global"};     /* by their ids */
 static pid_t other_pid;
 static priv_set_t zone;
 static int (*real_chroot)(const char *);
@@ -172,6 +182,15 @@ static void clear_aware(void)
         self.set[P] = both(self.set[P], self.set[I]);
     }
     self.flags &= ~(uint_t)(AWARE | RESET);
+}
+
+/* As exec does, before and after the ids change */
+static void adjust_aware(void)
+{
+    if (self.flags & AWARE && can_clear())
+        clear_aware();
+    else
+        self.flags &= ~(uint_t)RESET;
 }
 
 static void reset_aware(int final)
@@ -278,6 +297,10 @@ static void give_back(void *data, uint32_t kind)
 
 void free(void *data)
 {
+#ifdef HEAP_OF_THE_PROCESS          /* libc's own heap, where another library's took its place */
+    (void)data;
+    abort();
+#endif
     ENTER_VOID("free");
     give_back(data, STRING);
 }
@@ -382,20 +405,19 @@ static char *to_text(priv_set_t s, char separator, int flag)
     text[0] = 0;
     if (flag == 0 && equal(s, FULL))
         return append(text, 0, separator, 0, "all"), text;
-    if (flag == 0) {
+    if (flag == 0)
         at = append(text, at, separator, 0, "basic");
-        for (int i = 0; i < count; i++)
-            if (has(basic, order[i]) && !has(s, order[i]))
-                at = append(text, at, separator, 1, names[order[i]]);
-    }
-    for (int i = 0; i < count; i++)
-        if (has(s, order[i]) && !(flag == 0 && has(basic, order[i])))
-            at = append(text, at, separator, 0, names[order[i]]);
+    for (int i = 0; i < count; i++)         /* in one order, with and without ! */
+        if (has(s, order[i]) != (flag == 0 && has(basic, order[i])))
+            at = append(text, at, separator, !has(s, order[i]), names[order[i]]);
     return at ? text : (append(text, 0, separator, 0, "none"), text);
 }
 
 static char *allocated(const char *text)
 {
+#ifdef HEAP_OF_THE_PROCESS
+    return copy(malloc(length(text) + 1), text, length(text) + 1);
+#endif
     return copy(allocate(STRING, length(text) + 1), text, length(text) + 1);
 }
 
@@ -476,7 +498,8 @@ int getppriv(priv_ptype_t name, priv_set_t *s)
 static int known_flag(uint_t flag)
 {
     uint_t known = sys.solaris10 ? 0x1 | AWARE | PROTECT | MAC | MAC_INHERIT
-                                 : 0x1 | AWARE | PROTECT | MAC | MAC_INHERIT | RESET | XPOLICY | PFEXEC;
+                                 : 0x1 | AWARE | PROTECT | MAC | MAC_INHERIT | RESET | XPOLICY | PFEXEC |
+                                   PFEXEC_AUTH;
     return flag && !(flag & (flag - 1)) && (flag & known);
 }
 
@@ -491,7 +514,7 @@ int setpflags(uint_t flag, uint_t value)
         return error(EINVAL);
     if (flag == PROTECT)
         self.nocore = (int)value;
-    else if (!(self.flags & flag) == !value)
+    else if (!(self.flags & flag) == !value && !(flag == AWARE && self.flags & RESET))
         return 0;
     else if ((flag & (MAC | MAC_INHERIT)) && value && !priv("net_mac_aware"))
         return error(EPERM);
@@ -596,7 +619,7 @@ int setregid(gid_t r, gid_t e)
     if (too_large(r) || too_large(e))
         return error(EINVAL);
     if (!priv("proc_setid") &&
-        ((r != keep && r != self.g[0] && r != self.g[1]) ||
+        ((r != keep && r != self.g[0] && r != self.g[1] && r != self.g[2]) ||
          (e != keep && e != self.g[0] && e != self.g[1] && e != self.g[2])))
         return error(EPERM);
     if (e != keep)
@@ -696,19 +719,87 @@ uint_t ucred_getpflags(const struct ucred *c, uint_t flag)
 zoneid_t getzoneid(void)
 {
     ENTER("getzoneid", -1, 0);
-    return sys.zone_id;
+    return self.zone_id;
+}
+
+zoneid_t ucred_getzoneid(const struct ucred *c)
+{
+    ENTER("ucred_getzoneid", -1, 0);
+    return of(c)->zone_id;
 }
 
 ptrdiff_t getzonenamebyid(zoneid_t id, char *name, size_t size)
 {
     ENTER("getzonenamebyid", -1, 1);
-    if (id != sys.zone_id || size < length(sys.zone_name) + 1)
+    if (id < 0 || id > 7 || (self.zone_id && self.zone_id != id) || !zone_names[id][0])
+        return error(EINVAL);       /* another one than the global zone can name itself only */
+    if (size < length(zone_names[id]) + 1)
         return error(EINVAL);
-    copy(name, sys.zone_name, length(sys.zone_name) + 1);
-    return (ptrdiff_t)length(sys.zone_name) + 1;
+    copy(name, zone_names[id], length(zone_names[id]) + 1);
+    return (ptrdiff_t)length(zone_names[id]) + 1;
+}
+
+/* ---- access control lists: of ZFS (ace_t), of UFS (aclent_t), or a file system that has none */
+
+enum { ZFS, UFS, NO_ACL };
+enum { GETACL = 1, GETACLCNT = 3, ACE_GETACL = 4, ACE_GETACLCNT = 6 };
+typedef struct { uid_t who; uint32_t mask; uint16_t flags, type; } ace_t;
+typedef struct { int type; uid_t id; uint16_t perm; } aclent_t;
+_Static_assert(sizeof(ace_t) == 12 && sizeof(aclent_t) == 12, "as sys/acl.h has them");
+
+static struct { char path[256]; int kind, n; char entries[12 * 64]; } lists[16];
+static int nlists, usual_kind;
+/* of mode 0644 */
+static const ace_t trivial[] = {
+    {~0u, 0xe01bf, 0x1000, 0}, {~0u, 0x20089, 0x2040, 0}, {~0u, 0x20089, 0x4000, 0}};
+static const aclent_t minimal[] = {{1, 0, 6}, {4, 0, 4}, {0x10, 0, 4}, {0x20, 0, 4}};
+
+int acl(const char *path, int command, int n, void *buffer)
+{
+    const void *entries = NULL;
+    int kind = usual_kind, count = 0, wants_aces = command == ACE_GETACL || command == ACE_GETACLCNT;
+    ENTER("acl", -1, n);
+    put(" ");
+    put(path);
+    for (int i = 0; i < nlists; i++)
+        if (same(path, length(path), lists[i].path)) {
+            kind = lists[i].kind;
+            entries = lists[i].entries;
+            count = lists[i].n;
+        }
+    if (kind == NO_ACL || (kind == UFS && wants_aces))
+        return error(ENOSYS);
+    if (kind == ZFS && !wants_aces && entries)
+        return error(ENOTSUP);              /* what no aclent_t can say */
+    if (!entries) {
+        entries = wants_aces ? (const void *)trivial : minimal;
+        count = wants_aces ? 3 : 4;
+    }
+    if (command == ACE_GETACLCNT || command == GETACLCNT)
+        return count;
+    if (command != ACE_GETACL && command != GETACL)
+        return error(EINVAL);
+    if (n < count)
+        return error(ENOSPC);
+    copy(buffer, entries, 12 * (size_t)count);
+    return count;
 }
 
 /* ---- controls of the tests */
+
+/* The list of a file; path NULL: of what kind all others are. */
+void sim_acl(const char *path, int kind, int n, const void *entries)
+{
+    if (!path) {
+        usual_kind = kind;
+        nlists = 0;
+        return;
+    }
+    copy(lists[nlists].path, path, length(path) + 1);
+    lists[nlists].kind = kind;
+    lists[nlists].n = n;
+    copy(lists[nlists++].entries, entries, 12 * (size_t)n);
+}
 
 /* A process of uid 0 in the global zone, as it logged in. */
 void sim_reset(int solaris10)
@@ -735,7 +826,6 @@ void sim_reset(int solaris10)
         }
     sys.solaris10 = solaris10;
     sys.ngroups_max = 16;
-    copy(sys.zone_name, "global", 7);
     zone = self.set[L] = FULL;
     self.set[E] = self.set[I] = self.set[P] = of_kind(B);
     used = log_end = 0;
@@ -750,8 +840,8 @@ void sim_zone(int id, const char *name, int exclusive, const char *added)
 {
     priv_set_t more;
     scan(added, ",", &more);
-    sys.zone_id = id;
-    copy(sys.zone_name, name, length(name) + 1);
+    self.zone_id = id;
+    copy(zone_names[id], name, length(name) + 1);
     zone = either(of_kind(exclusive ? B | Z | X : B | Z), more);
     for (int i = 0; i < 4; i++)
         self.set[i] = both(self.set[i], zone);
@@ -821,13 +911,13 @@ int sim_exec(int setuid_bit, uid_t owner)
         effective = owner;
     p->setugid = honoured || !subset(p->set[I], observed(p, P));
     if ((p->flags & AWARE) || !equal(p->set[E], p->set[I]) || !equal(p->set[P], p->set[I]) || !subset(p->set[I], p->set[L])) {
-        if ((p->flags & AWARE) && can_clear())          /* before the ids change */
-            clear_aware();
+        adjust_aware();
+        p->u[1] = p->u[2] = effective;
         p->set[I] = both(p->set[I], p->set[L]);
         p->set[E] = p->set[P] = p->set[I];
-        if ((p->flags & AWARE) && can_clear())
-            clear_aware();
+        adjust_aware();
     }
     p->u[1] = p->u[2] = effective;
+    p->g[2] = p->g[1];
     return 0;
 }

@@ -15,9 +15,9 @@ import time
 
 import pytest
 
-from conftest import SCRIPT, in_child, need, need_root, run
-from test_linux import (BIND, CLONE_NEWNS, CLONE_NEWUSER, HELD, MS_BIND, RAW, SYS_ADMIN, c, capset, jail, own_mounts,     # noqa: F401
-                        prctl)
+from conftest import (
+    BIND, CLONE_NEWNS, CLONE_NEWUSER, HELD, MS_BIND, RAW, SCRIPT, SYS_ADMIN, c, capset,
+    in_child, need, need_root, own_mounts, prctl, run)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -337,6 +337,13 @@ def test_what_else_the_system_says_of_a_process_is_an_error_that_says_so():
         assert in_child(child) == '/proc/%d/task: %s' % (pid, os.strerror(errno.EMFILE))
 
 
+def proc_hides_processes():
+    """hidepid of proc(5), as this /proc is mounted."""
+    with open('/proc/self/mountinfo') as file:
+        options = [line for line in file if line.split()[4] == '/proc'][-1]
+    return 'hidepid=' in options and 'hidepid=0' not in options
+
+
 def test_a_process_that_may_not_be_looked_into_is_an_error_that_says_to_be_root():
     need_root()
     with running() as pid:
@@ -346,6 +353,11 @@ def test_a_process_that_may_not_be_looked_into_is_an_error_that_says_to_be_root(
                 return str(capdrop.audit(capdrop.Security(user='33'), pid)), None
             except capdrop.RefusedError as e:
                 return str(e), 'root_path' in vars(capdrop.state(pid))
+        if proc_hides_processes():
+            with pytest.raises(capdrop.RefusedError) as e:
+                in_child(child)
+            assert 'there is no process %d' % pid in str(e.value)
+            return
         message, seen = in_child(child)
         assert message == ('process %d: its root directory and namespaces cannot be seen: run the audit as root, '
                            'with cap_sys_ptrace' % pid)

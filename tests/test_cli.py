@@ -12,8 +12,7 @@ import tempfile
 
 import pytest
 
-from conftest import SCRIPT, in_child, need, need_root, run, run_command
-from test_linux import HELD, RAW, fields, jail, watch      # noqa: F401
+from conftest import RAW, SCRIPT, fields, in_child, need, need_root, run, run_command, watch
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')

@@ -22,12 +22,10 @@ import tempfile
 
 import pytest
 
-from conftest import need
+from conftest import BIND, CLONE_NEWUSER, RAW, SETPCAP, c, capset, ends, fields, need, prctl
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-if sys.platform == 'linux':
-    from test_linux import BIND, CLONE_NEWUSER, RAW, SETPCAP, c, capset, ends, fields, jail, prctl      # noqa: F401
 
 FAULTS = 'EPERM', 'EINVAL', 'EAGAIN', 'ENOMEM', 'ENOSYS', 'lie'
 SINGLE = 'EPERM', 'EINVAL', 'lie'

@@ -1,10 +1,8 @@
 """The drop on Linux: real kernel, real libcap, each drop in a forked child, judged by /proc/self/status."""
-import ctypes
 import errno
 import gc
-import grp        # noqa: F401  before a child can no longer read this Python's own files
 import os
-import pwd        # noqa: F401
+import posix
 import shutil
 import signal
 import socket
@@ -16,266 +14,17 @@ import time
 
 import pytest
 
-from conftest import SCRIPT, Ended, in_child, need, need_root, run_command
+from conftest import (
+    AS_1111, BIND, CHOWN, CLONE_NEWNET, HELD, MS_BIND, MS_RDONLY, MS_REMOUNT, NET_ADMIN,
+    PASSWD, RAW, SCRIPT, SETGID, SETPCAP, SETUID, STARTED, SYS_ADMIN, SYS_CHROOT,
+    SYS_RESOURCE, Ended, c, capset, configuration, container, dropped, ends, everything,
+    fields, groups_denied, in_child, io_uring, launched, need, need_root,
+    need_user_namespaces, no_proc, open_directory, prctl, refused, run_command, saved_zero,
+    saved_zero_and_nothing_else, securebits, systemd, two_threads, unshare_blocked,
+    user_namespace, watch, without)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000      # linux/sched.h
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
-CHOWN, SETGID, SETUID, SETPCAP, BIND, NET_ADMIN, RAW, SYS_CHROOT, SYS_ADMIN, SYS_RESOURCE = (
-    1 << n for n in (0, 6, 7, 8, 10, 12, 13, 18, 21, 24))
-
-FIELDS = ('Uid', 'Gid', 'Groups', 'CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs')
-
-
-def fields(text):
-    """What is compared of a /proc/PID/status: ids as text, sets as numbers."""
-    lines = dict(line.split(':', 1) for line in text.splitlines())
-    return {name: int(lines[name], 16) if name.startswith('Cap') else ' '.join(lines[name].split()) for name in FIELDS}
-
-
-def watch():
-    """A function that tells this process's status, also from a jail."""
-    fd = os.open('/proc/self/status', os.O_RDONLY)
-    return lambda: fields(os.pread(fd, 8192, 0).decode())
-
-
-STARTED = watch()() if sys.platform == 'linux' else None
-HELD = STARTED['CapEff'] if STARTED else 0
-
-
-def ends(uid, gid, groups='', caps=0, **others):
-    expected = dict(Uid=' '.join([str(uid)] * 4), Gid=' '.join([str(gid)] * 4), Groups=groups, CapInh=0, CapPrm=caps,
-                    CapEff=caps, CapBnd=caps, CapAmb=0, NoNewPrivs='1')
-    expected.update(others)
-    return expected
-
-
-# ---------------------------------------------------------------------------- what a child does before it drops
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def c(name, *args):
-    result = getattr(libc, name)(*args)
-    if result == -1:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
-    return result
-
-
-def prctl(*args):
-    return c('prctl', args[0], *[ctypes.c_ulong(n) for n in args[1:] + (0,) * (5 - len(args))])
-
-
-def capset(permitted, effective, inheritable=0):
-    sets = effective, permitted, inheritable
-    data = (ctypes.c_uint32 * 6)(*[s & 0xffffffff for s in sets] + [s >> 32 for s in sets])
-    c('capset', (ctypes.c_uint32 * 2)(0x20080522, 0), data)
-
-
-def without(lost):
-    """A function that gives up these capabilities, out of the bounding set too."""
-    def prepare():
-        for n in range(64):
-            if lost & STARTED['CapBnd'] >> n << n & 1 << n:
-                prctl(24, n)
-        capset(HELD & ~lost, HELD & ~lost)
-    return prepare
-
-
-def container():
-    """uid 0 with every capability dropped."""
-    capset(0, 0)
-
-
-def systemd(ambient=BIND):
-    """As User=www-data AmbientCapabilities=CAP_NET_BIND_SERVICE starts a service."""
-    prctl(8, 1)
-    os.setgroups([33])
-    os.setresgid(33, 33, 33)
-    os.setresuid(33, 33, 33)
-    prctl(8, 0)
-    capset(ambient, ambient, ambient)
-    for n in range(64):
-        if ambient >> n & 1:
-            prctl(47, 2, n)
-    prctl(4, 1)
-
-
-def saved_zero():
-    os.setgroups([])
-    os.setresgid(33, 33, 0)
-    os.setresuid(33, 33, 0)
-
-
-def saved_zero_and_nothing_else():
-    saved_zero()
-    capset(0, 0)
-
-
-def no_proc():
-    own_mounts()
-    c('mount', b'none', b'/proc', b'tmpfs', 0, None)
-
-
-def own_mounts():
-    c('unshare', CLONE_NEWNS)
-    c('mount', b'none', b'/', None, MS_REC | MS_PRIVATE, None)
-
-
-UNSHARE = {'x86_64': (310, 272), 'i686': (310, 310), 'aarch64': (337, 97), 'armv7l': (337, 337), 'riscv64': (97, 97),
-           'ppc64le': (282, 282), 'ppc64': (282, 282), 's390x': (303, 303)}
-
-
-def unshare_blocked():
-    """A seccomp filter that answers EPERM to unshare(2), as a container's may."""
-    number = UNSHARE[os.uname()[4]][struct.calcsize('P') == 8]
-    rows = (0x20, 0, 0, 0), (0x15, 0, 1, number), (6, 0, 0, 0x50000 | errno.EPERM), (6, 0, 0, 0x7fff0000)
-    code = ctypes.create_string_buffer(b''.join(struct.pack('=HBBI', *row) for row in rows))
-    program = ctypes.create_string_buffer(struct.pack('@HP', len(rows), ctypes.addressof(code)))
-    prctl(22, 2, ctypes.addressof(program))
-    with pytest.raises(OSError):
-        c('unshare', 0)
-
-
-def two_threads():
-    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-
-
-def io_uring():
-    c('syscall', 425, 4, ctypes.create_string_buffer(120))
-
-
-def securebits(bits):
-    return lambda: prctl(28, bits)
-
-
-def open_directory():
-    os.open('/usr', os.O_RDONLY)
-
-
-def groups_denied():
-    """Root of a user namespace in which setgroups is denied."""
-    c('unshare', CLONE_NEWUSER)
-    for name, text in ('setgroups', 'deny'), ('uid_map', '0 0 1'), ('gid_map', '0 0 1'):
-        with open('/proc/self/' + name, 'w') as file:
-            file.write(text)
-
-
-PASSWD = """\
-root:x:0:0::/root:/bin/sh
-toor:x:0:0::/root:/bin/sh
-www-data:x:33:33::/var/www:/bin/sh
-ecuser:x:2525:2525::/home/ecuser:/bin/sh
-inmail:x:4241:8::/:/bin/sh
-shared:x:4243:4243::/:/bin/sh
-common:x:4244:4244::/:/bin/sh
-alice:x:4245:4244::/:/bin/sh
-1234:x:4242:4242::/:/bin/sh
-nobody:x:65534:65534::/:/bin/sh
-"""
-GROUP = """\
-root:x:0:
-adm:x:4:ecuser
-mail:x:8:
-www-data:x:33:
-ecuser:x:2525:
-shared:x:4243:alice
-common:x:4244:
-four:x:4242:
-nogroup:x:65534:
-"""
-
-
-@pytest.fixture
-def accounts(tmp_path):
-    """A function that gives its process accounts of its own, ecuser among them; anything else it is given it calls."""
-    need_root()
-    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
-
-    def prepare(*others, passwd=PASSWD):
-        own_mounts()
-        for name, text in ('passwd', passwd), ('group', GROUP):
-            file = tmp_path / name
-            file.write_text(text)
-            file.chmod(0o644)
-            c('mount', os.fsencode(str(file)), b'/etc/' + name.encode(), None, MS_BIND, None)
-        for other in others:
-            other()
-    return prepare
-
-
-@pytest.fixture
-def jail(tmp_path):
-    """A directory fit for chroot, with cat in it."""
-    need_root()
-    jail = tmp_path / 'jail'
-    cat = os.path.realpath(shutil.which('cat'))
-    libraries = [word for word in run_command(['ldd', cat]).stdout.split() if word.startswith('/')]
-    for source, target in [(cat, '/bin/cat')] + list(zip(libraries, libraries)):
-        target = str(jail) + target
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copy(source, target)
-    run_command(['chmod', '-R', 'u=rwX,go=rX', str(jail)])
-    return jail
-
-
-# ---------------------------------------------------------------------------- drops, in children
-
-def dropped(prepare, security, **options):
-    """The status of a process after drop()."""
-    def child():
-        status = watch()
-        prepare()
-        state = capdrop.drop(security() if callable(security) else security, **options)
-        assert state == capdrop.state()
-        return status()
-    return in_child(child)
-
-
-def launched(prepare, security, argv, stdin='/proc/self/status', **options):
-    """(standard output, exit status, standard error) of a command that is launched."""
-    out, into = os.pipe()
-
-    def child():
-        os.dup2(os.open(stdin, os.O_RDONLY), 0)
-        os.dup2(into, 1)
-        prepare()
-        capdrop.launch(security() if callable(security) else security, argv, **options)
-    try:
-        in_child(child)
-        raise AssertionError('launch returned')
-    except Ended as e:
-        status, errors = e.args
-    finally:
-        os.close(into)
-        with os.fdopen(out, 'rb') as pipe:
-            text = pipe.read().decode()
-    return text, status, errors
-
-
-def everything(status):
-    fds = os.listdir('/proc/self/fd') if os.path.exists('/proc/self/fd') else ()
-    return (status(), [prctl(n) for n in (3, 7, 27)], len(fds), gc.isenabled(), os.getcwd(), os.stat('/').st_ino,
-            signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-
-
-def refused(prepare, security, verb='drop', **options):
-    """The message of a drop that is refused, once it is sure that it changed nothing."""
-    def child():
-        status = watch()
-        prepare()
-        before = everything(status)
-        command = () if verb == 'drop' else (['/bin/echo', 'it ran'],)
-        try:
-            getattr(capdrop, verb)(security() if callable(security) else security, *command, **options)
-        except capdrop.Error as e:
-            assert everything(status) == before
-            return str(e)
-        raise AssertionError('not refused')
-    return in_child(child)
-
 
 # ---------------------------------------------------------------------------- stanzas and what they end in
 
@@ -362,7 +111,6 @@ def test_there_is_no_default_user_without_its_account(accounts):
     assert 'ecuser' in message and 'name one' in message
 
 
-AS_1111 = dict(user='1111', group='4321')
 BIND_AS_33 = dict(user='www-data', group='www-data', capabilities='cap_net_bind_service+ep')
 
 STARTS = {
@@ -384,6 +132,21 @@ STARTS = {
     'without cap_setpcap': (without(SETPCAP), BIND_AS_33, ends(33, 33, '', BIND, CapBnd=BOUND & ~SETPCAP)),
     'no /proc': (no_proc, BIND_AS_33, ends(33, 33, '', BIND)),
     'unshare blocked': (unshare_blocked, BIND_AS_33, ends(33, 33, '', BIND)),
+    'forty groups': (lambda: os.setgroups(range(100, 140)), BIND_AS_33, ends(33, 33, '', BIND)),
+    'ambient capabilities that may not be raised and need not': (
+        lambda: systemd(lock=0xc0), BIND_AS_33, ends(33, 33, '33', BIND, CapBnd=BOUND)),
+    'no setuid fixup, and keepcaps locked': (securebits(0x2f), BIND_AS_33, ends(33, 33, '', BIND)),
+    'keepcaps locked, and nothing but inheritable to keep': (
+        securebits(0x20), dict(BIND_AS_33, capabilities='cap_net_bind_service=i'),
+        ends(33, 33, '', 0, CapInh=BIND, CapBnd=BIND)),
+    'keepcaps locked, and 0 the filesystem id only': (
+        lambda: (securebits(0x20)(), systemd(SETUID | SETGID | BIND, keep=False), c('setfsuid', 0)),
+        dict(AS_1111, capabilities='cap_net_bind_service+ep'), ends(1111, 4321, '', BIND, CapBnd=BOUND)),
+    'cap_setpcap alone, for what is inheritable': (
+        lambda: systemd(SETPCAP), dict(capabilities='cap_chown=i'), ends(33, 33, '33', 0, CapInh=CHOWN, CapBnd=CHOWN)),
+    'not permitted, for what is inheritable': (
+        lambda: capset(HELD & ~CHOWN, HELD & ~CHOWN), dict(BIND_AS_33, capabilities='cap_chown=i'),
+        ends(33, 33, '', 0, CapInh=CHOWN, CapBnd=CHOWN)),
 }
 
 
@@ -408,7 +171,7 @@ def test_a_drop_to_what_is_held_already_succeeds_and_does_nothing():
     def child():
         first = capdrop.drop(security)
         plan = capdrop.plan(security)
-        assert plan.steps == [] and plan.refusals == []
+        assert (plan.steps, plan.attempts, plan.refusals) == ((), (), ())
         return first == capdrop.drop(security) == capdrop.state()
     assert in_child(child)
 
@@ -416,7 +179,7 @@ def test_a_drop_to_what_is_held_already_succeeds_and_does_nothing():
 @pytest.mark.parametrize('other', [
     dict(user='1112', group='4321'), dict(user='1111', group='4322'), dict(user='0', group='0'),
     dict(user='1111', group='4321', capabilities='cap_chown+ep'),
-    dict(user='1111', group='4321', supplemental_groups=('8',)), dict(user='1111', group='4321', chroot='/')],
+    dict(user='1111', group='4321', supplemental_groups=('8',)), dict(user='1111', group='4321', chroot='/usr')],
     ids=['user', 'group', 'root', 'capability', 'supplementary group', 'chroot'])
 def test_a_second_drop_to_anything_else_is_refused(other):
     need_root()
@@ -447,7 +210,119 @@ def test_a_second_drop_that_forbids_new_privileges_forbids_them():
 def test_a_second_drop_clears_what_was_for_a_command():
     need_root()
     security = capdrop.Security(capabilities='cap_net_raw+ep', **AS_1111)
-    assert dropped(lambda: capdrop.drop(capdrop.plan(security, exec=True)), security) == ends(1111, 4321, caps=RAW)
+
+    def as_a_command_starts():
+        capdrop.drop(security)
+        capset(RAW, RAW, RAW)
+        prctl(47, 2, 13)
+    assert dropped(as_a_command_starts, security) == ends(1111, 4321, caps=RAW)
+
+
+MEANWHILE = {      # what changes between plan and drop; what the refusal says of it
+    'groups': (lambda: os.setgroups([8]), 'groups'),
+    'user': (lambda: os.setresuid(5, 0, 0), 'uid'),
+    'group': (lambda: os.setresgid(0, 0, 5), 'gid'),
+    'a capability': (lambda: capset(HELD & ~RAW, HELD & ~RAW), 'permitted'),
+    'effective': (lambda: capset(HELD, 0), 'effective'),
+    'inheritable': (lambda: capset(HELD, HELD, RAW), 'inheritable'),
+    'ambient': (lambda: (capset(HELD, HELD, RAW), prctl(47, 2, 13)), 'ambient'),
+    'bounding': (lambda: prctl(24, 13), 'bounding'),
+    'securebits': (securebits(0x10), 'securebits'),
+    'keepcaps': (lambda: prctl(8, 1), 'keepcaps'),
+    'no_new_privs': (lambda: prctl(38, 1), 'no_new_privs'),
+    'root': (lambda: (os.chroot('/usr'), os.chdir('/')), 'root'),
+    'a thread': (two_threads, 'thread'),
+}
+
+
+@pytest.mark.parametrize('what', MEANWHILE)
+@pytest.mark.parametrize('verb', ['drop', 'launch'])
+def test_a_plan_says_what_has_changed_since(what, verb):
+    need_root()
+    change, word = MEANWHILE[what]
+    plans = []
+
+    def prepare():
+        plans.append(capdrop.plan(capdrop.Security(user='1111', group='4321'), exec=verb == 'launch'))
+        change()
+    assert word in refused(prepare, lambda: plans[0], verb)
+
+
+def test_a_plan_says_that_the_jail_has_been_replaced(tmp_path):
+    need_root()
+    (tmp_path / 'jail').mkdir()
+    for directory in tmp_path, tmp_path / 'jail':
+        directory.chmod(0o755)
+    plans = []
+
+    def prepare():
+        plans.append(capdrop.plan(capdrop.Security(chroot=str(tmp_path / 'jail'), **AS_1111)))
+        (tmp_path / 'jail').rename(tmp_path / 'old')
+        (tmp_path / 'jail').mkdir(mode=0o755)
+    message = refused(prepare, lambda: plans[0])
+    assert 'not as planned' in message and 'device and inode' in message
+
+
+def test_a_plan_names_are_not_asked_for_again(accounts):
+    """What was planned is what is done, or refused; never somebody else."""
+    def child():
+        accounts()
+        plan = capdrop.plan(capdrop.Security(user='ecuser'))
+        with open('/etc/passwd', 'w') as file:
+            file.write(PASSWD.replace('2525', '2626'))
+        return capdrop.drop(plan).uid
+    try:
+        assert in_child(child) == (2525,) * 4
+    except capdrop.RefusedError:
+        pass
+
+
+def test_a_plan_cannot_be_changed_and_holds_nothing_open():
+    need_root()
+
+    def child():
+        before = os.listdir('/proc/self/fd')
+        plan = capdrop.plan(capdrop.Security(chroot='/usr', **AS_1111))
+        assert os.listdir('/proc/self/fd') == before
+        return [all(isinstance(text, str) for text in texts)
+                for texts in (plan.steps, plan.attempts, plan.refusals, plan.warnings)], type(plan.steps)
+    assert in_child(child) == ([True] * 4, tuple)
+
+
+WRONG_USE = {       # what a caller does wrong -> words of the answer
+    'a plan for exec, dropped': (lambda s: capdrop.drop(capdrop.plan(s, exec=True)), ['exec']),
+    'a plan for drop, launched': (lambda s: capdrop.launch(capdrop.plan(s), ['/bin/true']), ['exec']),
+    'a plan, dropped with an argument': (lambda s: capdrop.drop(capdrop.plan(s), no_new_privs=False), ['no_new_privs']),
+    'a plan, dropped with the same argument': (lambda s: capdrop.drop(capdrop.plan(s), no_new_privs=True), ['no_new_privs']),
+    'a plan, launched with an argument': (
+        lambda s: capdrop.launch(capdrop.plan(s, exec=True), ['/bin/true'], no_new_privs=False), ['no_new_privs']),
+    'on_failure': (lambda s: capdrop.drop(s, on_failure='raise'), ['on_failure']),
+    'a path, dropped': (lambda s: capdrop.drop('/etc/web.conf'), ['load', 'Security']),
+    'a path, launched': (lambda s: capdrop.launch('/etc/web.conf', ['/bin/true']), ['load', 'Security']),
+    'a path, planned': (lambda s: capdrop.plan('/etc/web.conf'), ['load', 'Security']),
+    'a path, audited': (lambda s: capdrop.audit('/etc/web.conf', os.getpid()), ['load', 'Security']),
+    'a dictionary, dropped': (lambda s: capdrop.drop({'user': '1111'}), ['Security']),
+    'nothing, dropped': (lambda s: capdrop.drop(None), ['Security']),
+}
+
+
+@pytest.mark.parametrize('what', WRONG_USE)
+def test_wrong_use_is_said_and_changes_nothing(what):
+    need_root()
+    use, words = WRONG_USE[what]
+
+    def child():
+        status = watch()
+        before = everything(status)
+        try:
+            use(capdrop.Security(**AS_1111))
+        except (TypeError, ValueError, capdrop.Error) as e:
+            assert everything(status) == before
+            return str(e)
+        return 'nothing was said'
+    message = in_child(child)
+    for word in words:
+        assert word in message, message
 
 
 def test_a_plan_is_dropped_only_while_the_process_is_as_it_found_it():
@@ -555,7 +430,7 @@ REFUSALS = {
     'without cap_setgid': (without(SETGID), AS_1111, ['cannot change group', 'cap_setgid']),
     'without cap_setgid, groups': (
         without(SETGID), dict(user='1111', group='0', supplemental_groups=('8',)), ['supplementary groups', 'cap_setgid']),
-    'without cap_sys_chroot': (without(SYS_CHROOT), dict(AS_1111, chroot='/'), ['chroot', 'cap_sys_chroot']),
+    'without cap_sys_chroot': (without(SYS_CHROOT), dict(AS_1111, chroot='/usr'), ['root directory', 'cap_sys_chroot']),
     'systemd, another user': (systemd, AS_1111, ['cannot change user', 'cap_setuid']),
     'systemd, another capability': (systemd, dict(capabilities='cap_net_raw+ep'), ['cap_net_raw', 'permitted set']),
     'systemd, no supplementary group': (
@@ -566,6 +441,15 @@ REFUSALS = {
         securebits(0x20), dict(AS_1111, capabilities='cap_net_raw+ep'), ['SECBIT_KEEP_CAPS']),
     'noroot locked off': (securebits(0x02), dict(user='root', capabilities=''), ['SECBIT_NOROOT']),
     'setgroups denied': (groups_denied, dict(user='0', group='0', supplemental_groups=('4',)), ['setgroups', 'deny']),
+    'inheritable, neither permitted nor to be added': (
+        lambda: capset(SETUID | SETGID, SETUID | SETGID), dict(AS_1111, capabilities='cap_chown=i'),
+        ['cap_chown', 'permitted set', '!bounding set']),
+    'a user that the namespace does not map': (
+        user_namespace(), dict(user='1111', group='5'), ['1111', '/proc/self/uid_map']),
+    'a group that the namespace does not map': (
+        user_namespace(), dict(user='5', group='4321'), ['4321', '/proc/self/gid_map']),
+    'a supplementary group that the namespace does not map': (
+        user_namespace(), dict(user='5', group='5', supplemental_groups=('6', '4321')), ['4321', '/proc/self/gid_map']),
     'two threads': (two_threads, AS_1111, ['more than one thread', 'before starting threads']),
     'an io_uring': (io_uring, AS_1111, ['io_uring', 'close it']),
     'a directory descriptor with chroot': (open_directory, dict(AS_1111, chroot='/'), ['/usr', 'close it']),
@@ -582,14 +466,95 @@ def test_a_refusal_names_the_thing_and_changes_nothing(case, verb):
             in_child(io_uring)
         except OSError as e:
             need(False, 'needs io_uring: %s' % e)
-    if prepare is groups_denied:
-        try:
-            in_child(groups_denied)
-        except OSError as e:
-            need(False, 'needs user namespaces: %s' % e)
+    if prepare is groups_denied or 'namespace' in case:
+        need_user_namespaces(prepare)
     message = refused(prepare, capdrop.Security(**options), verb)
     for word in words:
-        assert word in message
+        assert word in message if word[0] != '!' else word[1:] not in message
+    if 'namespace' in case:
+        refusals = in_child(lambda: (prepare(), list(capdrop.plan(capdrop.Security(**options), exec=verb == 'launch').refusals))[1])
+        assert refusals[0] == message
+
+
+def test_ids_that_the_namespace_maps_are_as_good_as_any():
+    need_user_namespaces(user_namespace())
+    assert dropped(user_namespace('0 0 5000', '0 0 5000'), capdrop.Security(**AS_1111)) == ends(1111, 4321)
+
+
+def test_check_warns_of_ids_that_this_user_namespace_does_not_map(tmp_path):
+    need_user_namespaces(user_namespace())
+    path = tmp_path / 'my.conf'
+    path.write_text('Security { user = 1111 group = 4321 }')
+    path.chmod(0o644)
+    done = in_child(lambda: (user_namespace()(), run_command([sys.executable, '-I', SCRIPT, 'check', str(path)]))[1])
+    assert done.returncode == 0 and 'uid_map' in done.stdout and 'gid_map' in done.stdout
+
+
+@pytest.mark.parametrize('proc', [True, False], ids=['', 'without /proc'])
+def test_groups_that_are_right_already_need_no_call_that_is_denied(proc):
+    def prepare():
+        os.setgroups([])
+        groups_denied()
+        if not proc:
+            no_proc()
+    need_user_namespaces(prepare)
+    found = dropped(prepare, capdrop.Security(user='0', group='0', capabilities='cap_net_bind_service+ep'))
+    assert (found['Groups'], found['CapPrm']) == ('', BIND)
+
+
+@pytest.mark.parametrize('count', [33, 40, 300])
+def test_as_many_groups_as_the_kernel_takes(count):
+    need_root()
+    wanted = [str(n) for n in range(5000, 5000 + count)]
+    found = dropped(lambda: os.setgroups(range(count)), capdrop.Security(supplemental_groups=wanted, **AS_1111))
+    assert found == ends(1111, 4321, ' '.join(wanted))
+
+
+def test_ambient_capabilities_that_a_change_of_user_clears_and_that_may_not_be_raised_again_are_refused():
+    need_root()
+
+    def prepare():
+        capset(HELD, HELD, RAW)
+        prctl(47, 2, 13)
+        prctl(28, 0x40)
+    security = capdrop.Security(capabilities='cap_net_raw+ep', **AS_1111)
+    assert 'SECBIT_NO_CAP_AMBIENT_RAISE' in refused(prepare, security, 'launch')
+
+
+def already_there(jail):
+    def prepare():
+        os.chroot(str(jail))
+        os.chdir('/')
+        without(SYS_CHROOT)()
+    return prepare
+
+
+@pytest.mark.parametrize('verb', ['drop', 'launch'])
+def test_a_jail_that_is_the_root_already_needs_no_right(verb, jail):
+    need_root()
+    security = capdrop.Security(chroot='/', capabilities='cap_net_raw+ep', **AS_1111)
+    if verb == 'drop':
+        assert dropped(already_there(jail), security) == ends(1111, 4321, caps=RAW)
+        assert dropped(without(SYS_CHROOT), security) == ends(1111, 4321, caps=RAW)
+    else:
+        assert launched(already_there(jail), security, ['/bin/cat'])[1] == 0
+
+
+def test_a_directory_outside_is_no_root_already(jail):
+    """The root is right; where the process is, is not: chdir(2) needs no right."""
+    need_root()
+
+    def child():
+        os.chdir('/usr')
+        os.chroot(str(jail))
+        without(SYS_CHROOT)()
+        try:
+            capdrop.drop(capdrop.Security(chroot='/', **AS_1111))
+        except capdrop.RefusedError:
+            return True
+        here, root = os.stat('.'), os.stat('/')
+        return (here.st_dev, here.st_ino) == (root.st_dev, root.st_ino)
+    assert in_child(child)
 
 
 def test_more_groups_than_the_system_takes_are_refused():
@@ -611,7 +576,7 @@ def test_a_descriptor_that_does_not_close_ends_the_process():
     need_root()
 
     def child():
-        capdrop.os.close = lambda fd: None
+        posix.close = lambda fd: None
         capdrop.drop(capdrop.Security(chroot='/', **AS_1111))
     with pytest.raises(Ended) as e:
         in_child(child)
@@ -660,21 +625,24 @@ def last_capability():
         return int(file.read())
 
 
-CAPABILITY_ERRORS = {
-    'cap_net_bind_servce+ep': ['"cap_net_bind_servce+ep"', '"cap_net_bind_service+ep"'],
-    'net_raw+ep': ['"net_raw+ep"', '"cap_net_raw+ep"'],
+CAPABILITY_ERRORS = {       # words of the answer, the text that is proposed among them; behind a !, what is not
+    'cap_net_bind_servce+ep': ['"cap_net_bind_servce"', '"cap_net_bind_service+ep"'],
+    'net_raw+ep': ['"net_raw"', '"cap_net_raw+ep"'],
     'cap_net_raw': ['"cap_net_raw"', 'flags', '"cap_net_raw+ep"'],
-    'cap_net_raw+EP': ['"cap_net_raw+EP"', '"cap_net_raw+ep"'],
+    'cap_net_raw+EP': ['"EP"', '"cap_net_raw+ep"'],
     'all': ['"all"', '"all+ep"'],
-    'cap_chown+ep NET_RAW': ['"NET_RAW"', '"cap_net_raw+ep"'],
-    'cap_chown+ep cap_net_raw+ep cap_kil+ep': ['"cap_kil+ep"', '"cap_kill+ep"'],
-    'cap_chown,cap_kil=ep': ['"cap_chown,cap_kil=ep"', '"cap_chown,cap_kill=ep"'],
+    'cap_chown+ep NET_RAW': ['"NET_RAW"', '"cap_chown+ep cap_net_raw+ep"'],
+    'cap_chown+ep cap_net_raw+ep cap_kil+ep': ['"cap_kil"', '"cap_chown+ep cap_net_raw+ep cap_kill+ep"'],
+    'cap_chown,cap_kil=ep': ['"cap_kil"', '"cap_chown,cap_kill=ep"'],
     'none': ['"none"'],
-    '+ep': ['"+ep"', 'cap_...+ep'],
-    'cap_net_raw+x': ['"cap_net_raw+x"'],
-    '64+ep': ['"64+ep"'],
+    '+ep': ['"+"', 'no names'],
+    'cap_net_raw+x': ['"x"', 'not a flag'],
+    '64+ep': ['"64"'],
     'cap_net_raw+e': ['cap_net_raw', 'without being permitted'],
     'LAST+ep': ['no capability', 'LAST'],
+    '~CAP_SYS_ADMIN': ['!"cap_sys_admin'],
+    'cap_bind+ep': ['"cap_bind"', '!cap_mknod'],
+    'cap_root+ep': ['"cap_root"', '!cap_sys_chroot'],
 }
 
 
@@ -684,9 +652,8 @@ def test_a_capability_text_that_is_wrong_is_explained(text):
     with pytest.raises(capdrop.ConfigError) as e:
         in_child(lambda: capdrop.plan(capdrop.Security(user='1111', group='1', capabilities=text.replace('LAST', last))))
     for words in CAPABILITY_ERRORS[text]:
-        assert words.replace('LAST', last) in str(e.value)
-    if 'cap_chown+ep' in text:
-        assert '"cap_chown+ep"' not in str(e.value)
+        words = words.replace('LAST', last)
+        assert words in str(e.value) if words[0] != '!' else words[1:] not in str(e.value)
 
 
 def test_the_clause_that_is_wrong_is_the_column_that_is_named():
@@ -896,7 +863,8 @@ import traceback; traceback.format_stack()
 def test_a_launch_into_a_jail_runs_nothing_of_it_but_the_command(planted):
     done = run_command([sys.executable, '-I', SCRIPT, 'exec', '--user', '1111', '--group', '1', '--chroot', str(planted), '--',
                         '/no/such/command'], cwd=str(planted))
-    assert done.returncode == 127 and done.stderr.splitlines()[-1] == 'capdrop: /no/such/command: No such file or directory'
+    assert done.returncode == 127 and done.stderr.splitlines()[-1] == (
+        'capdrop: /no/such/command: No such file or directory (in the jail %s)' % planted)
     done = run_command([sys.executable, '-I', SCRIPT, 'exec', '-q', '--user', '1111', '--group', '1', '--chroot', str(planted),
                         '--', 'cat'], b'hello', env={'PATH': '/nowhere:/bin'})
     assert (done.returncode, done.stdout, done.stderr) == (0, 'hello', '')
@@ -924,12 +892,12 @@ def test_no_handler_and_no_finalizer_ever_runs_half_way():
                 Cycle()
 
         def spy(name):
-            real = getattr(os, name)
+            real = getattr(posix, name)
 
             def call(*args):
                 calls.append((name, time.monotonic()))
                 return real(*args)
-            setattr(os, name, call)
+            setattr(posix, name, call)
         for name in 'setresgid', 'setresuid', 'getresuid':
             spy(name)
         security = capdrop.Security(capabilities='cap_net_bind_service+ep', **AS_1111)
@@ -1017,16 +985,6 @@ WRITABLE = {    # (owner, group, mode) of the file and of its directory; stanza;
 }
 
 
-def configuration(tmp_path, file, directory, text):
-    path = tmp_path / 'etc' / 'myd.conf'
-    path.parent.mkdir()
-    path.write_text(text if 'Security' in text else 'Security {\n%s\n}\n' % text)
-    for name, (owner, group, mode) in (path, file), (path.parent, directory):
-        os.chown(str(name), owner, group)
-        name.chmod(mode)
-    return str(path)
-
-
 @pytest.mark.parametrize('case', WRITABLE)
 def test_a_configuration_that_others_could_rewrite_is_refused(case, accounts, tmp_path):
     file, directory, text, refusal, warned = WRITABLE[case]
@@ -1059,8 +1017,8 @@ def test_an_included_file_is_judged_by_itself(accounts, tmp_path):
 
 def test_check_says_who_could_rewrite_a_file_that_names_no_user(accounts, tmp_path):
     path = configuration(tmp_path, (1111, 0, 0o644), (0, 0, 0o755), 'capabilities = "cap_sys_admin+ep"')
-    lines = in_child(lambda: (accounts(), [str(line) for line in capdrop._check(path, {}, set(), None)[2]])[1])
-    assert [line for line in lines if 'can be rewritten by user 1111' in line]
+    done = in_child(lambda: (accounts(), run_command([sys.executable, '-I', SCRIPT, 'check', path]))[1])
+    assert [line for line in done.stdout.splitlines() if 'can be rewritten by user 1111' in line]
 
 
 def test_an_environment_variable_without_a_name_is_left_out():
@@ -1118,6 +1076,39 @@ def test_who_could_rewrite_a_configuration_does_not_matter_to_a_process_without_
     tmp_path.chmod(0o755)
     security = capdrop.load(path)
     assert dropped(lambda: accounts(systemd), security)['CapPrm'] == BIND
+
+
+def test_who_could_rewrite_a_configuration_matters_to_a_root_without_rights(tmp_path):
+    """It still owns what root owns."""
+    need_root()
+    path = configuration(tmp_path, (1111, 0, 0o644), (0, 0, 0o755), 'user = root group = root')
+    message = refused(container, lambda: capdrop.load(path))
+    assert OTHER in message and 'user 1111' in message
+    with open(path, 'w') as file:
+        file.write('Security { user = 33 group = 33 }')
+    security = capdrop.load(path)
+    assert OTHER in refused(saved_zero_and_nothing_else, security)
+
+
+def test_an_owner_whom_the_namespace_does_not_map_is_not_nobody(tmp_path):
+    """stat(2) says 65534 of any of them."""
+    prepare = user_namespace('0 0 65536', '0 0 65536')
+    need_user_namespaces(prepare)
+    path = configuration(tmp_path, (100000, 0, 0o644), (0, 0, 0o755), 'user = nobody')
+    assert OTHER in refused(prepare, lambda: capdrop.load(path))
+
+
+ROOT_LIKE = ('chown dac_override dac_read_search fowner setgid setuid setpcap sys_module sys_rawio sys_chroot sys_ptrace '
+             'sys_admin sys_boot mknod setfcap mac_override mac_admin bpf perfmon').split()
+
+
+@pytest.mark.parametrize('name', ROOT_LIKE + ['net_raw', 'kill', 'net_bind_service', 'ipc_lock', 'sys_nice'])
+@pytest.mark.parametrize('flags', ['ep', 'i'])
+def test_a_capability_that_amounts_to_root_is_said_to(name, flags):
+    need_root()
+    warnings = in_child(lambda: capdrop.plan(capdrop.Security(capabilities='cap_%s=%s' % (name, flags), **AS_1111)).warnings)
+    found = [text for text in warnings if 'amounts to root: cap_%s' % name in text]
+    assert len(found) == (name in ROOT_LIKE)
 
 
 # ---------------------------------------------------------------------------- modules planted beside the script

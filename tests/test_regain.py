@@ -13,12 +13,10 @@ import tempfile
 
 import pytest
 
-from conftest import TOP, Ended, in_child, need, need_root
+from conftest import HELD, TOP, Ended, c, in_child, need, need_root, prctl, watch
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-if sys.platform == 'linux':
-    from test_linux import HELD, jail, watch        # noqa: F401
 
 RAW_XATTR = struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)     # cap_net_raw=ep: linux/capability.h
 
@@ -27,27 +25,14 @@ RAW_XATTR = struct.pack('<IIIII', 0x02000001, 1 << 13, 0, 0, 0)     # cap_net_ra
 #
 # Sent as text to the Python that is launched, so they use nothing but what is imported for them there.
 
-def call(name, *args):
-    function = getattr(ctypes.CDLL(None, use_errno=True), name)
-    function.restype = ctypes.c_int
-    result = function(*args)
-    if result == -1:
-        raise OSError(ctypes.get_errno(), name)
-    return result
-
-
-def prctl_(*args):
-    return call('prctl', args[0], *[ctypes.c_ulong(n) for n in args[1:] + (0,) * (5 - len(args))])
-
-
 def sets(permitted=0, inheritable=0):
     """capset with these added."""
     data = (ctypes.c_uint32 * 6)()
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    call('capget', header, data)
+    c('capget', header, data)
     data[1] |= permitted
     data[2] |= inheritable
-    call('capset', header, data)
+    c('capset', header, data)
     return True
 
 
@@ -73,8 +58,8 @@ def ring():
     """Open a file of root's through an io_uring and a personality registered after the drop."""
     parameters = bytearray(120)
     memory = (ctypes.c_char * 120).from_buffer(parameters)
-    fd = call('syscall', 425, 4, memory)
-    personality = call('syscall', 427, fd, 9, None, 0)
+    fd = c('syscall', 425, 4, memory)
+    personality = c('syscall', 427, fd, 9, None, 0)
     at = lambda offset: struct.unpack_from('=I', parameters, offset)[0]
     queue = mmap.mmap(fd, 4096, offset=0)
     entries = mmap.mmap(fd, 4096, offset=0x10000000)
@@ -83,7 +68,7 @@ def ring():
     struct.pack_into('=BBHiQQIIQHH', entries, 0, 18, 0, 0, -100, 0, ctypes.addressof(path), 0, 0, 7, 0, personality)
     struct.pack_into('=I', queue, at(64), 0)            # sq_off.array
     struct.pack_into('=I', queue, at(44), 1)            # sq_off.tail
-    call('syscall', 426, fd, 1, 1, 1, None, 0)
+    c('syscall', 426, fd, 1, 1, 1, None, 0)
     user, result = struct.unpack_from('=Qi', answers, at(100))      # cq_off.cqes
     if user != 7 or result < 0:
         raise OSError(-result, 'io_uring')
@@ -91,9 +76,9 @@ def ring():
 
 
 def traced(pid):
-    call('ptrace', 16, pid, None, None)
+    c('ptrace', 16, pid, None, None)
     os.waitpid(pid, 0x40000000)
-    call('ptrace', 17, pid, None, None)
+    c('ptrace', 17, pid, None, None)
     return True
 
 
@@ -124,7 +109,7 @@ def climb():
 
 
 def namespace(then):
-    call('unshare', 0x10000000)
+    c('unshare', 0x10000000)
     return then()
 
 
@@ -136,22 +121,22 @@ def attempts(known):
         'setreuid(0, 0)': lambda: os.setreuid(0, 0) is None,
         'the effective or the saved user id back to 0': lambda: again(
             lambda: os.seteuid(0), lambda: os.setresuid(-1, 0, -1), lambda: os.setresuid(-1, -1, 0)),
-        'the filesystem user id back to 0': lambda: call('setfsuid', 0) < 0 or call('setfsuid', 0) == 0,
+        'the filesystem user id back to 0': lambda: c('setfsuid', 0) < 0 or c('setfsuid', 0) == 0,
         'setgid(0)': lambda: os.setgid(0) is None,
         'setregid(0, 0)': lambda: os.setregid(0, 0) is None,
         'the effective or the saved group id back to 0': lambda: again(
             lambda: os.setegid(0), lambda: os.setresgid(-1, 0, -1), lambda: os.setresgid(-1, -1, 0)),
-        'the filesystem group id back to 0': lambda: call('setfsgid', 0) < 0 or call('setfsgid', 0) == 0,
+        'the filesystem group id back to 0': lambda: c('setfsgid', 0) < 0 or c('setfsgid', 0) == 0,
         'setgroups': lambda: again(lambda: os.setgroups([0]), lambda: os.setgroups([4, 27]), lambda: os.setgroups([])),
         'setuid of another user': lambda: os.setresuid(33, 33, 33) is None,
         'a capability given up: permitted': lambda: again(lambda: sets(1 << 13), lambda: sets(1 << 21), lambda: sets(0xffffffff)),
         'a capability given up: inheritable': lambda: again(lambda: sets(0, 1 << 13), lambda: sets(0, 0xffffffff)),
         'a capability given up: ambient': lambda: again(
-            lambda: prctl_(47, 2, 13), lambda: (sets(0, 1 << 13), prctl_(47, 2, 13))),
+            lambda: prctl(47, 2, 13), lambda: (sets(0, 1 << 13), prctl(47, 2, 13))),
         'keepcaps on, a change of user, then capset': lambda: (
-            prctl_(8, 1), os.setresuid(-1, os.getuid(), -1), sets(1 << 13))[2],
-        'securebits': lambda: again(lambda: prctl_(28, 1 << 4), lambda: prctl_(28, 4), lambda: prctl_(28, 1)),
-        'no_new_privs off': lambda: prctl_(38, 0) == 0,
+            prctl(8, 1), os.setresuid(-1, os.getuid(), -1), sets(1 << 13))[2],
+        'securebits': lambda: again(lambda: prctl(28, 1 << 4), lambda: prctl(28, 4), lambda: prctl(28, 1)),
+        'no_new_privs off': lambda: prctl(38, 0) == 0,
         'a program of root with the setuid bit': lambda: sees(known['setuid'])['Uid'].split()[1] == '0',
         'a program of group 0 with the setgid bit': lambda: sees(known['setgid'])['Gid'].split()[1] == '0',
         'a program with a file capability': lambda: int(sees(known['capable'])['CapEff'], 16) >> 13 & 1 == 1,
@@ -162,7 +147,7 @@ def attempts(known):
         'tracing a process of root': lambda: traced(known['root']),
         'a signal to a process of root': lambda: os.kill(known['root'], 0) is None,
         'chroot': lambda: os.chroot('/') is None,
-        'mount': lambda: call('mount', b'none', b'/mnt', b'tmpfs', 0, None) == 0,
+        'mount': lambda: c('mount', b'none', b'/mnt', b'tmpfs', 0, None) == 0,
         # in a jail
         'chroot in the jail': lambda: os.chroot('/bin') is None,
         'a descriptor of a directory': descriptors,
@@ -258,8 +243,8 @@ def after(security, known, names, **options):
 
 def after_launch(security, known, names, **options):
     """The same in a launched Python."""
-    functions = (call, prctl_, sets, sees, ring, traced, again, descriptors, climb, namespace, attempts, tried)
-    program = 'import ctypes, mmap, os, struct, sys\n' + '\n'.join(map(inspect.getsource, functions)) + (
+    functions = (c, prctl, sets, sees, ring, traced, again, descriptors, climb, namespace, attempts, tried)
+    program = 'import ctypes, mmap, os, struct, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n' + '\n'.join(map(inspect.getsource, functions)) + (
         'for pair in tried(%r, %r).items():\n    print("%%s\\t%%s" %% pair)\n' % (known, names))
     out, into = os.pipe()
 
@@ -394,5 +379,5 @@ def test_root_with_capabilities_cannot_be_traced_by_its_like():
 
     def child():
         capdrop.drop(security_of(user='0', group='0'))
-        return prctl_(3)        # PR_GET_DUMPABLE
+        return prctl(3)        # PR_GET_DUMPABLE
     assert in_child(child) == 0

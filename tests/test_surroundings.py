@@ -13,7 +13,9 @@ import time
 
 import pytest
 
-from conftest import Ended, in_child, need, need_root, run_command
+from conftest import (
+    AS_1111, BIND, Ended, dropped, ends, fields, in_child, launched, need, need_root, no_proc,
+    refused, run_command)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -21,9 +23,7 @@ if sys.platform == 'linux':
     import test_faults
     from test_faults import CHANGES, HERE, MEMORY, MODES, RET_ERRNO, install, key_name, mode_name, possible     # noqa: F401
     from test_faults import traced, trial, workers
-    from test_linux import BIND, dropped, ends, fields, jail, launched, no_proc, refused    # noqa: F401
 
-AS_1111 = dict(user='1111', group='4321')
 KEEPS = dict(AS_1111, capabilities='cap_net_bind_service+ep')
 
 

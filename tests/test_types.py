@@ -14,7 +14,7 @@ from typing import List, Optional, Tuple
 import capdrop
 
 security = capdrop.load('my.conf')
-other = capdrop.Security(user='daemon', group=7, supplemental_groups=['mail', 8], capabilities='')
+other = capdrop.Security(user='daemon', group=7, supplemental_groups=['mail', 8], capabilities='', init_groups=False)
 user: Optional[str] = security.user
 
 
@@ -32,7 +32,7 @@ def serve() -> Tuple[int, ...]:
 def look(pid: int) -> List[str]:
     plan = capdrop.plan(other, exec=True, no_new_privs=False)
     audit = capdrop.audit(other, pid)
-    return plan.refusals + plan.warnings + audit.unseen + [one.field + str(one) for one in audit]
+    return list(plan.refusals + plan.warnings) + audit.unseen + [one.field + str(one) for one in audit.more()]
 
 
 def start() -> int:
