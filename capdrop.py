@@ -5296,8 +5296,8 @@ class Arguments:
 
     def hint(self, name):
         """No switch is guessed: --allow-new-privs would allow more than was meant."""
-        guess = name.startswith('--') and nearest(name, OVERRIDES)
-        if guess:
+        guess = name.startswith('--') and nearest(name, WITH_VALUE + SWITCHES)
+        if guess in WITH_VALUE:
             return ' (did you mean %s?)' % guess
         if self.verb == 'exec':
             return '; what belongs to the command stands after --'
