@@ -1951,7 +1951,7 @@ class CapSet(int):
 
     def __str__(self):
         missing = this_platform().every - self
-        if len(missing.numbers()) > 16:
+        if bin(missing).count('1') > 16:
             return ' '.join(self) or 'none'
         if missing:
             return 'all but ' + ' '.join(missing)
@@ -2480,8 +2480,9 @@ class LinuxCalls:
         self.numbers = tuple(map(c_ulong, range(BEYOND + 1)))
         self.every = self.capabilities_of_kernel()
         self.asked = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
-        self.bounding_set()                             # does it answer as the kernel does?
-        self.has_ambient = self.ambient_set() is not None           # Linux 4.3
+        zero = self.numbers[0]
+        self.has_ambient = self.raw_prctl(                          # Linux 4.3
+            PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET], zero, zero, zero) != -1
         self.libcap = libcap_or_none()
 
     @property
@@ -2609,13 +2610,18 @@ class LinuxCalls:
                 return None
             if set(answers) <= {0, 1}:
                 return CapSet(sum(map(int.__lshift__, answers, range(BEYOND))))
-        raise untrue('does not answer as the kernel does (%s)' % os.strerror(
+        raise self.strange_answer()
+
+    def strange_answer(self):
+        return untrue('does not answer as the kernel does (%s)' % os.strerror(
             self.get_errno()), 'prctl')
 
     def capabilities_of_kernel(self):
         """All that there are here: those whose bit in the bounding set can be read."""
         answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.numbers]
         count = len(answers) - answers.count(-1)
+        if count == 0 or answers[BEYOND] != -1:
+            raise self.strange_answer()
         return CapSet(2 ** count - 1)
 
     def filesystem_uid(self, tasks):
@@ -2629,10 +2635,11 @@ class LinuxCalls:
         """The answer; where a filter blocks the call, what /proc says.  setfsuid(2)"""
         if answer != NOT_AN_ID:
             return answer
-        if tasks is None:
-            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         # this process has one thread, or is refused
-        text = contents('%d/status' % posix.getpid(), tasks)
+        path = '/proc/self/status' if tasks is None else '%d/status' % posix.getpid()
+        text = contents_or_none(path, tasks)
+        if text is None:
+            raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         _, _, rest = text.partition(line)
         return int(rest.split()[3])
 
@@ -2655,7 +2662,7 @@ class LinuxCalls:
 
     def open_tasks(self):
         try:
-            return posix.open('/proc/self/task', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return posix.open('/proc/self/task', os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         except OSError:
             return None                             # /proc is not mounted
 
@@ -2725,7 +2732,7 @@ class LinuxCalls:
 
     def look(self, pid):
         # the directory stays that of this process if its number goes to another
-        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | os.O_DIRECTORY)
+        tasks = posix.open('/proc/%d/task' % pid, os.O_RDONLY | O_DIRECTORY)
         alive = []
         try:
             for number, fields in every_task(tasks, pid).items():
@@ -2892,7 +2899,7 @@ def descriptors_of(tasks, number):
     """{'fanotify': those that open files, 'io_urings': ...}, as far as there are any."""
     found = {}
     try:
-        directory = posix.open('%d/fd' % number, os.O_RDONLY | os.O_DIRECTORY, dir_fd=tasks)
+        directory = posix.open('%d/fd' % number, os.O_RDONLY | O_DIRECTORY, dir_fd=tasks)
     except OSError:
         return found                                # not for this user to see, or it has ended
     try:
@@ -3885,12 +3892,16 @@ class Linux(LinuxCalls):
         return 'cap_set_proc: ' + text, self.libcap.apply, sets
 
     def capset_row(self, permitted, effective, inheritable):
+        text = sets_text(permitted, effective, inheritable)
+        data = self.capset_data(permitted, effective, inheritable)
+        return ('capset: ' + text, self.capset) + data
+
+    def capset_data(self, permitted, effective, inheritable):
+        """The arguments of capset(2)."""
         sets = by_flag(permitted, effective, inheritable)
         low = [int(one) & 0xffffffff for one in sets]
         high = [int(one) >> 32 for one in sets]
-        text = sets_text(permitted, effective, inheritable)
-        header = self.words(CAPABILITY_VERSION_3, 0)
-        return 'capset: ' + text, self.capset, header, self.words(*low + high)
+        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def prctl_row(self, text, option, value):
         return 'prctl(%s)' % text, self.prctl, option, value, 0, 0, 0
@@ -3900,9 +3911,11 @@ class Linux(LinuxCalls):
         return text, self.prctl_each, capabilities.numbers(), option
 
     def prctl_each(self, numbers, option):
-        zeros = (0,) * (4 - len(option))
+        option = [self.numbers[number] for number in option]
+        zeros = [self.numbers[0]] * (4 - len(option))
         for number in numbers:
-            self.prctl(*option, number, *zeros)
+            if self.raw_prctl(*option, self.numbers[number], *zeros) == -1:
+                raise self.libc.error('prctl')
 
     def forbid_dumps(self):
         """No field of a State: every change of ids resets it."""
@@ -4162,8 +4175,8 @@ def calls_without_effect(case):
         yield 'setgroups', None, platform.put_groups, found.groups
     if case.security.chroot is not None:
         yield 'chroot', errno.ENOENT, posix.chroot, ''
-    _, call, *args = platform.capset_row(found.permitted, found.effective, found.inheritable)
-    yield ('capset', None, call) + tuple(args)
+    data = platform.capset_data(found.permitted, found.effective, found.inheritable)
+    yield ('capset', None, platform.capset) + data
     if not case.confined:
         return
     if case.no_new_privs:

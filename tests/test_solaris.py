@@ -1549,6 +1549,17 @@ def test_audit_from_the_global_zone_of_a_process_in_a_zone(libc, tmpdir):
     assert (inside, unseen_inside) == ([], ['cwd_outside'])
 
 
+def test_a_method_with_a_larger_limit_set_starts_aware(libc):
+    def work(m):
+        m.sets(PEI=METHOD, L='all')
+        m.flags(AWARE)
+        assert m.lib.sim_exec(0, 0) == 0
+        aware = m.held()['flags'] & AWARE
+        assert m.lib.setuid(1234) == 0
+        return aware, m.held()['Permitted']         # a plain setuid took nothing
+    assert on_sunos(libc, work) == (AWARE, 'basic,net_privaddr,proc_chroot,proc_setid')
+
+
 def test_a_missing_right_is_named_with_what_to_do(libc):
     outcome, why, _, _ = drop_from(libc, 'user', 'basic', supplemental_groups=[7])
     assert outcome == 'refused'
@@ -1585,6 +1596,7 @@ def test_the_manifest_in_the_document_is_well_formed_and_starts_what_the_text_sa
         m.sets(PEI=credential['privileges'], L=credential['limit_privileges'])
         m.flags(AWARE)
         assert m.lib.sim_exec(0, 0) == 0            # the method starts
+        assert not m.held()['flags'] & AWARE        # so a plain setuid would take everything
         result = attempt(m, security('basic net_privaddr'), exec=True)
         assert result.outcome == 'ran', result.why
         return result.held
