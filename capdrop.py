@@ -211,7 +211,9 @@ def nearest(word, words):
     for one in words:
         if one.startswith(word):
             return one
-    close = difflib.get_close_matches(word, words, 1)
+    part = word.lstrip('-')
+    longer = [one for one in words if part in one]  # groups: not the primary one
+    close = longer or difflib.get_close_matches(word, words, 1)
     return close[0] if close else ''
 
 
@@ -248,10 +250,13 @@ def relative(text, place):
 def several_names(text, place):
     if ' ' not in text and ',' not in text:
         return ''
-    names = printable(' '.join(text.replace(',', ' ').split())).split(' ')
+    names = printable(' '.join(text.translate(NO_LIST).split())).split(' ')
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
             % list_as_written(names, place))
+
+
+NO_LIST = dict.fromkeys(map(ord, ',()[]"\''), ' ')
 
 
 def is_bad(character):
@@ -906,7 +911,7 @@ class Reader:
             return token
         if token.name == 'security':
             raise source.error(first.at, 'a word before Security makes the stanza its own: '
-                               'remove it (or put "Security" in quotation marks)')
+                               'remove it, or begin a comment with #')
         return None
 
     def assignment(self, source, first):
@@ -1164,13 +1169,20 @@ class Reader:
         if self.local is not None:
             self.read_local()
         if not self.stanzas:
-            raise ConfigError(NO_STANZA, name, excerpt=A_STANZA)
+            raise self.no_stanza(name)
         for option, places in self.draft.where.items():
             if len(places) > 1:
                 overridden = shown_place(places[-2])
                 self.notes.append((places[-1], '%s overrides %s' % (option, overridden)))
         origin = Origin(self.ways(), self.private, self.local_places)
         return Security.of(self.draft, self.notes, origin)
+
+    def no_stanza(self, name):
+        """What was warned of was meant to be it, most likely."""
+        if not self.notes:
+            return ConfigError(NO_STANZA, name, excerpt=A_STANZA)
+        (file, line, column), text = self.notes[0]
+        return ConfigError('%s (%s)' % (NO_STANZA, text), file, line, column, A_STANZA)
 
     def ways(self):
         """{file: the way to it, and those to the files that include it}."""
@@ -3120,7 +3132,8 @@ class Names:
             hint = '; a group is named by itself: group = %s (--group %s)' % (group, group)
             if self.security.is_private(option):
                 hint = '; a group is named by itself'
-        self.wrong(option, 'there is no account or group %s' + hint.replace('%', '%%'), text)
+        kind = 'account' if option == 'user' else 'group'
+        self.wrong(option, 'there is no %s %%s' % kind + hint.replace('%', '%%'), text)
         return None
 
     def in_range(self, option, text, number):
@@ -4921,7 +4934,8 @@ class Command:
         if why == errno.EAGAIN:
             text += ': RLIMIT_NPROC: user %d runs as many processes as it may' % state.uid[0]
         if why == errno.EACCES:
-            text += ': user %d may not execute it, or enter its directory' % state.uid[0]
+            directory = 'its directory' if b'/' in self.argv[0] else 'a directory of PATH'
+            text += ': user %d may not execute it, or enter %s' % (state.uid[0], directory)
         if jail is not None:
             text += ' (in the jail %s)' % printable(jail)
         return text
@@ -5304,20 +5318,26 @@ class Arguments:
         if name in WITH_VALUE:
             if not equals:
                 value = next(rest, None)
-            if value is None:
+            if value in (None, '--'):
                 raise Usage('%s needs a value' % name)
             self.values[name] = value
         elif word in SWITCHES:
             self.flags.add(word)
         elif word.startswith('-') and word != '-':
-            hint = ''
-            if self.verb == 'exec':
-                hint = '; what belongs to the command stands after --'
-            raise Usage('there is no option %s%s' % (printable(word), hint))
+            raise Usage('there is no option %s%s' % (printable(word), self.hint(name)))
         elif not self.verb:
             self.verb = word
         else:
             self.words.append(word)
+
+    def hint(self, name):
+        """No switch is guessed: --allow-new-privs would allow more than was meant."""
+        guess = name.startswith('--') and nearest(name, WITH_VALUE + SWITCHES)
+        if guess in WITH_VALUE:
+            return ' (did you mean %s?)' % guess
+        if self.verb == 'exec':
+            return '; what belongs to the command stands after --'
+        return ''
 
     def has(self, flag):
         return flag in self.flags
@@ -5392,7 +5412,8 @@ def run(argv):
     if not verb:
         raise Usage('a command is needed')
     if verb not in VERBS:
-        raise Usage('there is no command "%s"' % printable(verb))
+        raise Usage('there is no command "%s"; there are %s' % (
+            printable(verb), ', '.join(VERBS)))
     function, allowed = VERBS[verb]
     for flag in sorted(arguments.flags - set(allowed.split())):
         raise Usage('%s is not for %s' % (flag, verb))
@@ -5443,7 +5464,7 @@ def file_of(arguments):
     if not words and arguments.overrides:
         return None
     takes = '%s takes one FILE' % arguments.verb
-    if len(words) > 1 and arguments.verb == 'exec':
+    if arguments.verb == 'exec':
         takes += ' before --, and the command stands after it'
     raise Usage(takes)
 
@@ -5657,7 +5678,8 @@ def pids_of_cgroup(directory):
         if 'cgroup.procs' in files:
             pids += map(int, contents(os.path.join(path, 'cgroup.procs')).split())
     if not pids:
-        raise RefusedError('%s: no process is in this control group' % printable(directory))
+        raise RefusedError('%s: no process is in this control group, or there is '
+                           'none' % printable(directory))
     return sorted(pids)
 
 
