@@ -2420,6 +2420,7 @@ def libcap_or_none():
 # asked here; what follows from the answers is further down.
 
 PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 3, 4, 7, 8
+PR_GET_SECCOMP = 21
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47  # linux/prctl.h
 PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_LOWER = 1, 2, 3
@@ -2693,13 +2694,45 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
-        if not found.effective & CAP_SETGID:
-            return True
         try:
-            self.put_groups(found.groups)           # which changes nothing
+            error = self.trial(found, self.put_groups, found.groups)
         except OSError:
-            return False
-        return True
+            return True                             # capset(2) is blocked: see calls_blocked
+        if error is None or error.errno == errno.EINVAL:
+            return True                             # the right is asked for before the ids
+        return self.may_be_filtered()               # then calls_blocked finds out, too
+
+    def may_be_filtered(self):
+        """Could a seccomp filter block calls?  seccomp(2)"""
+        return self.flag(PR_GET_SECCOMP) != 0
+
+    def trial(self, found, call, *args):
+        """The error of a call that changes nothing, or None.
+
+        It is made with the rights that the drop will have: what is permitted and needed
+        is effective meanwhile.
+        """
+        raised = (found.permitted & NEEDED) - found.effective
+        if raised:
+            self.put_sets(found.permitted, found.effective | raised, found.inheritable)
+        try:
+            call(*args)
+        except OSError as error:
+            return error
+        finally:
+            if raised:
+                self.put_sets(found.permitted, found.effective, found.inheritable)
+        return None
+
+    def put_sets(self, permitted, effective, inheritable):
+        self.capset(*self.capset_data(permitted, effective, inheritable))
+
+    def capset_data(self, permitted, effective, inheritable):
+        """The arguments of capset(2)."""
+        sets = by_flag(permitted, effective, inheritable)
+        low = [int(one) & 0xffffffff for one in sets]
+        high = [int(one) >> 32 for one in sets]
+        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def put_groups(self, groups):
         """setgroups(2); that of Python takes 32 on musl."""
@@ -3421,8 +3454,9 @@ class Case:
 
     @property
     def at_root_already(self):
-        """Is the jail the root directory as it is?"""
-        return self.process.jail_identity == self.found.root
+        """Is the root directory to be the present one?  By its name: another mount of the
+        same directory is alike in all but what is mounted below."""
+        return not self.security.chroot.strip('/')
 
     @property
     def already_held(self):
@@ -3483,13 +3517,15 @@ def staying_root_by_silence(case):
 
 def user_out_of_reach(case):
     uid = case.goal.uid[0]
-    if uid not in case.found.uid[:2] and 'user' not in case.rights:
+    real_effective_saved = case.found.uid[:3]
+    if uid not in real_effective_saved and 'user' not in case.rights:
         yield 'cannot change user to %d: %s' % (uid, case.lacks('user'))
 
 
 def group_out_of_reach(case):
     gid = case.goal.gid[0]
-    if gid not in case.found.gid[:2] and 'group' not in case.rights:
+    real_effective_saved = case.found.gid[:3]
+    if gid not in real_effective_saved and 'group' not in case.rights:
         yield 'cannot change group to %d: %s' % (gid, case.lacks('group'))
 
 
@@ -3789,9 +3825,10 @@ class Linux(LinuxCalls):
         ambient = permitted if exec else NO_CAPABILITIES
         inheritable = ambient | sets.get('inheritable', NO_CAPABILITIES)
         goal = {'permitted': permitted, 'effective': effective, 'inheritable': inheritable,
-                'ambient': ambient, 'keepcaps': 0}
-        if held.securebits is not None:
+                'ambient': ambient}
+        if held.securebits is not None:             # from outside they cannot be seen
             goal['securebits'] = self.securebits(held)
+            goal['keepcaps'] = int(bool(goal['securebits'] & SECBIT_KEEP_CAPS))
         if no_new_privs:
             goal['no_new_privs'] = 1
             if 'setpcap' in rights:
@@ -3799,7 +3836,9 @@ class Linux(LinuxCalls):
         return goal
 
     def securebits(self, held):
-        bits = held.securebits & ~SECBIT_KEEP_CAPS
+        bits = held.securebits
+        if not bits & SECBIT_KEEP_CAPS_LOCKED:      # else what cannot be undone is expected
+            bits &= ~SECBIT_KEEP_CAPS
         if 0 in held.uid:                           # or exec would give uid 0 everything
             bits |= SECBIT_NOROOT | SECBIT_NOROOT_LOCKED
         return bits
@@ -3854,11 +3893,11 @@ class Linux(LinuxCalls):
         early = inheritable_early(case)
         if early:                                   # while cap_setpcap is effective
             yield self.capset_row(found.permitted, effective, found.inheritable | early)
-        too_much = found.ambient - goal.ambient
+        too_much = ambient_to_lower(case)
         if too_much:
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER', too_much,
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER)
-        if keeps_over_ids(case):
+        if sets_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 1', PR_SET_KEEPCAPS, 1)
         trimmed = found.bounding - goal.bounding
         if trimmed:                                 # while cap_setpcap is effective
@@ -3872,16 +3911,18 @@ class Linux(LinuxCalls):
     def after(self, case):
         """What must be last: it takes the rights away, or would be undone."""
         found, goal = case.found, case.goal
-        if case.confined and (found.keepcaps or keeps_over_ids(case)):
+        if not case.confined:
+            if (found.permitted & NEEDED) - found.effective:    # raised, to be used
+                yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+            return
+        if clears_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
         yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
-        if not case.confined:
-            return
         missing = ambient_to_raise(case)
         if missing:                                 # they have to be permitted, inheritable
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE', missing,
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE)
-        if goal.no_new_privs:
+        if case.no_new_privs and not found.no_new_privs:
             yield self.prctl_row('PR_SET_NO_NEW_PRIVS, 1', PR_SET_NO_NEW_PRIVS, 1)
 
     def regain(self, case):
@@ -3913,13 +3954,6 @@ class Linux(LinuxCalls):
         text = sets_text(permitted, effective, inheritable)
         data = self.capset_data(permitted, effective, inheritable)
         return ('capset: ' + text, self.capset) + data
-
-    def capset_data(self, permitted, effective, inheritable):
-        """The arguments of capset(2)."""
-        sets = by_flag(permitted, effective, inheritable)
-        low = [int(one) & 0xffffffff for one in sets]
-        high = [int(one) >> 32 for one in sets]
-        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def prctl_row(self, text, option, value):
         return 'prctl(%s)' % text, self.prctl, option, value, 0, 0, 0
@@ -3954,9 +3988,14 @@ def loses_with_the_user(case):
     return 0 in real_effective_saved and 0 not in case.goal.uid
 
 
-def keeps_over_ids(case):
-    """Must PR_SET_KEEPCAPS be on while they change?"""
-    return bool(case.goal.permitted) and loses_with_the_user(case)
+def sets_keepcaps(case):
+    """Must PR_SET_KEEPCAPS be switched on while they change?"""
+    kept = bool(case.goal.permitted) and loses_with_the_user(case)
+    return kept and not case.found.keepcaps
+
+
+def clears_keepcaps(case):
+    return not case.goal.keepcaps and (case.found.keepcaps or sets_keepcaps(case))
 
 
 def inheritable_early(case):
@@ -3968,6 +4007,14 @@ def inheritable_early(case):
     if loses_with_the_user(case) and not case.goal.permitted:
         return grown                                # nothing is permitted any more then
     return grown - case.found.permitted
+
+
+def ambient_to_lower(case):
+    """Of what is too much, what neither the change of ids nor the last set takes away."""
+    if loses_with_the_user(case):
+        return NO_CAPABILITIES
+    stays = case.goal.permitted & case.goal.inheritable
+    return (case.found.ambient - case.goal.ambient) & stays
 
 
 def ambient_to_raise(case):
@@ -3983,6 +4030,9 @@ def how_to_get(needed, found):
     if unbound:
         return ('its bounding set lacks %s: whoever started it took that away (systemd: '
                 'CapabilityBoundingSet=; containers: --cap-add)' % unbound)
+    if 0 in found.uid and found.securebits & SECBIT_NOROOT:
+        return ('SECBIT_NOROOT is set, so uid 0 holds nothing by itself (systemd: '
+                'SecureBits=)')
     if 0 in found.uid:
         return 'whoever started it took that away, though it is root'
     return ('start it as root, or with this capability (systemd: AmbientCapabilities=; in '
@@ -4028,15 +4078,22 @@ def ids_not_mapped(case):
     if case.already_held:
         return
     groups = case.goal.groups if 'groups' in case.rights else ()
-    for kind, name, ids in (('uid', 'user', case.goal.uid[:1]),
-                            ('gid', 'group', case.goal.gid[:1] + groups)):
-        ranges = id_map(kind)
-        if ranges is None or maps_all(ranges):
-            continue
-        for number in sorted(set(ids)):
-            if not is_mapped(number, ranges):
-                yield ('%s %d does not exist in this user namespace: /proc/self/%s_map has '
-                       'no such id' % (name, number, kind))
+    yield from missing_ids('user', 'uid', case.goal.uid[:1])
+    yield from missing_ids('group', 'gid', case.goal.gid[:1] + groups)
+
+
+def missing_ids(name, kind, ids):
+    ranges = id_map(kind)
+    if ranges is not None and maps_all(ranges):
+        return
+    for number in sorted(set(ids)):
+        if ranges is None:
+            mapped = is_mapped_by_trial(kind, number)
+        else:
+            mapped = is_mapped(number, ranges)
+        if not mapped:
+            yield ('%s %d does not exist in this user namespace: /proc/self/%s_map has no '
+                   'such id' % (name, number, kind))
 
 
 def is_mapped(number, ranges):
@@ -4044,6 +4101,44 @@ def is_mapped(number, ranges):
         if first <= number < first + count:
             return True
     return False
+
+
+def is_mapped_by_trial(kind, number):
+    """Where there is no /proc: whether a pipe of ours could have this owner.  fchown(2)"""
+    owner = (number, -1) if kind == 'uid' else (-1, number)
+    reading, writing = posix.pipe()
+    try:
+        posix.fchown(reading, *owner)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        posix.close(reading)
+        posix.close(writing)
+    return True
+
+
+def ids_only_look_right(case):
+    """An id that is not mapped shows as 65534, and cannot be told from that one.
+
+    Without the right to change it, the call itself tells, and changes nothing.
+    """
+    if case.rights >= {'user', 'group', 'groups'}:
+        return
+    shown_for_others = case.platform.unmapped_owners()
+    uid, gid = case.goal.uid[0], case.goal.gid[0]
+    for right, number, row in (('user', uid, case.platform.set_uid(uid)),
+                               ('group', gid, case.platform.set_gid(gid))):
+        if right not in case.rights and number in shown_for_others:
+            step = Step(*row)
+            try:
+                step.run()
+            except OSError as error:
+                yield ('%s: %s: %s %d stands for one that this user namespace does not map'
+                       % (step, error.strerror, right, number))
+    groups = shown_for_others.intersection(case.target.groups or ())
+    if groups and 'groups' not in case.rights:
+        yield ('the supplementary group %s may stand for one that this user namespace does '
+               'not map' % shown(groups))
 
 
 def io_uring_registered(case):
@@ -4132,10 +4227,10 @@ def ambient_barred(case):
 
 
 def keepcaps_locked(case):
-    if not case.confined or not case.found.securebits & SECBIT_KEEP_CAPS_LOCKED:
-        return
-    if case.found.keepcaps or keeps_over_ids(case):
-        yield 'SECBIT_KEEP_CAPS is locked, and the plan has to change it'
+    """Off and locked.  (On and locked it stays as it is.)"""
+    locked = case.found.securebits & SECBIT_KEEP_CAPS_LOCKED
+    if case.confined and locked and sets_keepcaps(case):
+        yield 'SECBIT_KEEP_CAPS is locked, and the plan has to set it'
 
 
 def root_not_lockable(case):
@@ -4170,47 +4265,71 @@ def rights_of_command(case, root):
 
 
 def calls_blocked(case):
-    """Made now in a way that changes nothing, they answer as they would later."""
-    if case.already_held:
+    """Made now in a way that changes nothing, they answer as they would later.
+
+    Not where there is no filter: then nothing blocks them.
+    """
+    platform = case.platform
+    if case.already_held or not platform.may_be_filtered():
         return
-    for name, expected, call, *args in calls_without_effect(case):
-        try:
-            call(*args)
-        except OSError as error:
-            if error.errno != expected:
-                yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
-                       'containers: their seccomp profile)' % (name, error.strerror))
+    for name, harmless_errors, call, *args in calls_without_effect(case):
+        error = platform.trial(case.found, call, *args)
+        if error is not None and error.errno not in harmless_errors:
+            yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
+                   'containers: their seccomp profile)' % (name, error.strerror))
+            if name == 'capset':
+                return                              # the others cannot be tried without it
 
 
 def calls_without_effect(case):
-    """(name, the error that it has to end with or None, the call, its arguments)"""
+    """(name, errors that it may end with, the call, its arguments)
+
+    An argument that is wrong is found after the right has been asked for.
+    """
     platform, found, goal = case.platform, case.found, case.goal
-    if found.uid[1] == found.uid[3]:                # it makes the filesystem id the effective
-        yield 'setresuid', None, posix.setresuid, -1, -1, -1
-    if found.gid[1] == found.gid[3]:
-        yield 'setresgid', None, posix.setresgid, -1, -1, -1
-    if 'groups' in case.rights and found.effective & CAP_SETGID:
-        yield 'setgroups', None, platform.put_groups, found.groups
-    if case.security.chroot is not None:
-        yield 'chroot', errno.ENOENT, posix.chroot, ''
-    data = platform.capset_data(found.permitted, found.effective, found.inheritable)
-    yield ('capset', None, platform.capset) + data
-    if not case.confined:
-        return
-    if case.no_new_privs:
-        yield 'prctl', errno.EINVAL, platform.prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
-    if keeps_over_ids(case) and not found.securebits & SECBIT_KEEP_CAPS_LOCKED:
-        yield 'prctl', None, platform.prctl, PR_SET_KEEPCAPS, found.keepcaps, 0, 0, 0
-    if found.bounding - goal.bounding and found.effective & CAP_SETPCAP:
-        yield 'prctl', errno.EINVAL, platform.prctl, PR_CAPBSET_DROP, BEYOND, 0, 0, 0
+    if case.confined or found.permitted & NEEDED - found.effective:
+        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
+               found.inheritable)
+    if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
+        yield 'setresuid', (), posix.setresuid, -1, -1, -1
+    if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
+        yield 'setresgid', (), posix.setresgid, -1, -1, -1
+    if 'groups' in case.rights:                     # EINVAL: some are not mapped
+        yield 'setgroups', (errno.EINVAL,), platform.put_groups, found.groups
+    if case.security.chroot is not None and not case.at_root_already:
+        yield 'chroot', (errno.ENOENT,), posix.chroot, ''
+    if case.confined:
+        yield from prctls_without_effect(case, goal, found, platform.prctl)
+
+
+def prctls_without_effect(case, goal, found, prctl):
+    """Those that will be called: prctl(2) is blocked by its first argument, if at all."""
+    wrong = (errno.EINVAL,)
+    if case.no_new_privs and not found.no_new_privs:
+        yield 'prctl', wrong, prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
+    if sets_keepcaps(case) or clears_keepcaps(case):
+        yield 'prctl', (), prctl, PR_SET_KEEPCAPS, found.keepcaps, 0, 0, 0
+    if goal.securebits & ~found.securebits:
+        yield 'prctl', (), prctl, PR_SET_SECUREBITS, found.securebits, 0, 0, 0
+    if found.bounding - goal.bounding:
+        yield 'prctl', wrong, prctl, PR_CAPBSET_DROP, BEYOND, 0, 0, 0
+    if ambient_to_lower(case):
+        yield 'prctl', wrong, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, BEYOND, 0, 0
     if ambient_to_raise(case):
-        yield ('prctl', errno.EINVAL, platform.prctl, PR_CAP_AMBIENT,
-               PR_CAP_AMBIENT_RAISE, BEYOND, 0, 0)
+        yield 'prctl', wrong, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, BEYOND, 0, 0
+
+
+def keeps_filesystem_ids():
+    """Does setresuid(-1, -1, -1) leave the filesystem id alone?  From Linux 6.4 on."""
+    major, _, rest = posix.uname().release.partition('.')
+    minor = rest[:len(rest) - len(rest.lstrip('0123456789'))]
+    return major.isdigit() and (int(major), int(minor or 0)) >= (6, 4)
 
 
 Linux.checks = (
     several_threads,
     ids_not_mapped,
+    ids_only_look_right,
     io_uring_registered,
     descriptor_of_an_io_uring,
     io_uring_mapped,
@@ -4247,7 +4366,7 @@ def counts_only_in_a_user_namespace(case):
     ranges = id_map('uid')
     if ranges is not None and not maps_all(ranges):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
-               "network of the host, say, is not it's)")
+               "network of the host, say, is not its own)")
 
 
 def command_may_shed_the_set(case):
@@ -4288,7 +4407,7 @@ def rows_of_drop(case):
     if 'groups' in case.rights:                     # though getgroups(2) say it is so already
         yield platform.set_groups(goal.groups)
     if case.security.chroot is not None:
-        if 'chroot' in case.rights:
+        if not case.at_root_already:
             yield 'fchdir(descriptor of the root to be)', case.process.enter_jail
             yield platform.change_root()
         yield 'chdir("/")', posix.chdir, '/'
