@@ -3911,13 +3911,12 @@ class Linux(LinuxCalls):
     def after(self, case):
         """What must be last: it takes the rights away, or would be undone."""
         found, goal = case.found, case.goal
-        if not case.confined:
-            if (found.permitted & NEEDED) - found.effective:    # raised, to be used
-                yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
-            return
-        if clears_keepcaps(case):
+        if case.confined and clears_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
-        yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+        if sets_capabilities(case):
+            yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+        if not case.confined:
+            return
         missing = ambient_to_raise(case)
         if missing:                                 # they have to be permitted, inheritable
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE', missing,
@@ -3986,6 +3985,11 @@ def loses_with_the_user(case):
         return False
     real_effective_saved = case.found.uid[:3]
     return 0 in real_effective_saved and 0 not in case.goal.uid
+
+
+def sets_capabilities(case):
+    """Of root that keeps everything only what was not effective has to be put back."""
+    return case.confined or case.goal.effective != case.goal.permitted
 
 
 def sets_keepcaps(case):
@@ -4120,25 +4124,31 @@ def is_mapped_by_trial(kind, number):
 def ids_only_look_right(case):
     """An id that is not mapped shows as 65534, and cannot be told from that one.
 
-    Without the right to change it, the call itself tells, and changes nothing.
+    Where all ids are that and cannot be changed, the call itself tells, and changes none.
     """
     if case.rights >= {'user', 'group', 'groups'}:
         return
     shown_for_others = case.platform.unmapped_owners()
     uid, gid = case.goal.uid[0], case.goal.gid[0]
-    for right, number, row in (('user', uid, case.platform.set_uid(uid)),
-                               ('group', gid, case.platform.set_gid(gid))):
+    for right, number, has, row in (
+            ('user', uid, case.found.uid, case.platform.set_uid(uid)),
+            ('group', gid, case.found.gid, case.platform.set_gid(gid))):
         if right not in case.rights and number in shown_for_others:
-            step = Step(*row)
-            try:
-                step.run()
-            except OSError as error:
-                yield ('%s: %s: %s %d stands for one that this user namespace does not map'
-                       % (step, error.strerror, right, number))
+            if set(has) != {number} or not succeeds(Step(*row)):
+                yield ('%s %d may stand for one that this user namespace does not map'
+                       % (right, number))
     groups = shown_for_others.intersection(case.target.groups or ())
     if groups and 'groups' not in case.rights:
         yield ('the supplementary group %s may stand for one that this user namespace does '
                'not map' % shown(groups))
+
+
+def succeeds(step):
+    try:
+        step.run()
+    except OSError:
+        return False
+    return True
 
 
 def io_uring_registered(case):
@@ -4287,7 +4297,7 @@ def calls_without_effect(case):
     An argument that is wrong is found after the right has been asked for.
     """
     platform, found, goal = case.platform, case.found, case.goal
-    if case.confined or found.permitted & NEEDED - found.effective:
+    if sets_capabilities(case):
         yield ('capset', (), platform.put_sets, found.permitted, found.effective,
                found.inheritable)
     if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
