@@ -211,7 +211,9 @@ def nearest(word, words):
     for one in words:
         if one.startswith(word):
             return one
-    close = difflib.get_close_matches(word, words, 1)
+    part = word.lstrip('-')
+    longer = [one for one in words if part in one]  # groups: not the primary one
+    close = longer or difflib.get_close_matches(word, words, 1)
     return close[0] if close else ''
 
 
@@ -248,16 +250,23 @@ def relative(text, place):
 def several_names(text, place):
     if ' ' not in text and ',' not in text:
         return ''
-    names = printable(' '.join(text.replace(',', ' ').split())).split(' ')
+    names = printable(' '.join(text.translate(NO_LIST).split())).split(' ')
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
             % list_as_written(names, place))
 
 
-def bad_character(text, place):
+NO_LIST = dict.fromkeys(map(ord, ',()[]"\''), ' ')
+
+
+def is_bad(character):
     """Nothing that hides something, and no backslash: it would have two meanings."""
+    return character == '\\' or not character.isprintable()
+
+
+def bad_character(text, place):
     for character in text:
-        if character == '\\' or not character.isprintable():
+        if is_bad(character):
             return 'holds %s, which is not allowed' % ascii(character)
     return ''
 
@@ -272,12 +281,11 @@ def bad_name(text, place):
 def bad_set(text, place):
     """Blanks of any kind separate what is in a set; names of rights are ASCII."""
     for character in text:
-        if character not in BLANKS and not '!' <= character <= '~':
+        if character in BLANKS:
+            continue
+        if character > '~' or is_bad(character):
             return 'holds %s, which is not allowed' % ascii(character)
-    return bad_character(text.translate(NO_BLANKS), place)
-
-
-NO_BLANKS = dict.fromkeys(map(ord, BLANKS))
+    return ''
 
 
 def list_as_written(names, place):
@@ -487,8 +495,8 @@ def moved(line, column, text):
 #   option    = OPTION "=" ( value | "(" { value [ "," ] } ")" )
 #   brackets  = "{" { TOKEN | brackets } "}", likewise "( )" and "[ ]"
 #   value     = WORD | STRING
-#   instance  = WORD | STRING                           but not Security: what opens its {
-#                                                       is then the word before it
+#   instance  = WORD | STRING                           of WORDs not Security: the word before
+#                                                       that is left over, and an error
 #   INCLUDE   = "include" | "readonly_include"          names are in any case
 #   WORD      = what holds no blank and none of # " ' = { } [ ] ( )
 #             | "/" ... "/", without a blank: a regular expression.  It stands on the
@@ -509,18 +517,10 @@ NOT_BLANK = ALL_BYTES.translate(None, BLANK)
 IN_WORD = ALL_BYTES.translate(None, BLANK + b'#"\'={}[]()')
 IN_STRING = ALL_BYTES.translate(None, b'"\\')
 CONTINUED = ALL_BYTES[0x80:0xc0]        # UTF-8: not the first byte of a character
-
-LIMIT = 64 << 20                        # bytes, of all files together
-DEEPEST = 1 << 20                       # brackets in brackets
-NESTED = 32                             # includes in includes
-KEPT = 64                               # bytes that a place or a warning counts for
+CURLY = set('\u201c\u201d\u2018\u2019')
+AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
-
-# One line each, since one message is one line; and two for people.
-NO_STANZA = 'there is no Security { } stanza: write Security { user = NAME }'
-A_STANZA = 'Security { user = NAME\n           capabilities = "cap_net_bind_service+ep" }'
-LIST = 'a list of groups is in brackets: ( "mail" "adm" )'
 
 
 class Token:
@@ -805,16 +805,22 @@ class Source:
         return SEARCH_PATH.replace('NODENAME', node)
 
 
-CURLY = set('\u201c\u201d\u2018\u2019')
-AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
-
-
 def shown_line(raw):
     return printable(raw.decode('utf-8', 'replace').replace('\t', ' '))
 
 
+LIMIT = 64 << 20                        # bytes, of all files together
+LEAST = 4096                            # bytes that a file counts for
+KEPT = 64                               # bytes that a place, a warning or a name counts for
+NESTED = 32                             # includes in includes
+DEEPEST = 1 << 20                       # brackets in brackets
 TOO_LARGE = ('the configuration is larger than 64 MiB (4 KiB a file at least), or grew '
              'while it was read')
+LIST = 'a list of groups is in brackets: ( "mail" "adm" )'
+
+# A message is one line; below it, where there is room, the form itself is shown.
+NO_STANZA = 'there is no Security { } stanza: write Security { user = NAME }'
+A_STANZA = 'Security { user = NAME\n           capabilities = "cap_net_bind_service+ep" }'
 
 
 class Unreadable(Exception):
@@ -905,7 +911,7 @@ class Reader:
             return token
         if token.name == 'security':
             raise source.error(first.at, 'a word before Security makes the stanza its own: '
-                               'remove it (or put "Security" in quotation marks)')
+                               'remove it, or begin a comment with #')
         return None
 
     def assignment(self, source, first):
@@ -1096,8 +1102,9 @@ class Reader:
         try:
             data, status = file_contents(path, self.budget)
         except OSError as error:
-            raise Unreadable('%s: %s' % (printable(name), error.strerror), error.errno) from None
-        self.budget -= max(len(data), 4096)         # many empty files cost something as well
+            message = '%s: %s' % (printable(name), error.strerror)
+            raise Unreadable(message, error.errno) from None
+        self.budget -= max(len(data), LEAST)        # many empty files cost something as well
         if self.budget < 0:
             raise Unreadable(TOO_LARGE)
         key = status.st_dev, status.st_ino
@@ -1162,13 +1169,20 @@ class Reader:
         if self.local is not None:
             self.read_local()
         if not self.stanzas:
-            raise ConfigError(NO_STANZA, name, excerpt=A_STANZA)
+            raise self.no_stanza(name)
         for option, places in self.draft.where.items():
             if len(places) > 1:
                 overridden = shown_place(places[-2])
                 self.notes.append((places[-1], '%s overrides %s' % (option, overridden)))
         origin = Origin(self.ways(), self.private, self.local_places)
         return Security.of(self.draft, self.notes, origin)
+
+    def no_stanza(self, name):
+        """What was warned of was meant to be it, most likely."""
+        if not self.notes:
+            return ConfigError(NO_STANZA, name, excerpt=A_STANZA)
+        (file, line, column), text = self.notes[0]
+        return ConfigError('%s (%s)' % (NO_STANZA, text), file, line, column, A_STANZA)
 
     def ways(self):
         """{file: the way to it, and those to the files that include it}."""
@@ -1528,8 +1542,8 @@ def before_comment(line):
 #
 # A file can be rewritten by whoever may write it, and by whoever may put something else
 # in its place: who may write a directory above it, or one that a symbolic link on the way
-# to it leads through.  What only root can write only root can swap, so every one of these
-# is looked at only below others that stand still.
+# to it leads through.  All of them are looked at, from the root on: what only root can
+# change stands still, and makes sure of what is below it.
 
 EVERYONE = 'everyone'
 LISTED = 'an access control list'
@@ -1746,13 +1760,12 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(judged, allowed, names=()):
+def strangers(judged, allowed, names):
     """1. Nobody but root and the user himself may be able to rewrite a file that decides;
     also one that says nothing, or says it no longer.
 
     names: {(kind, id): name}, as far as they are known.
     """
-    names = dict(names)
     for file, writers in judged.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
@@ -2407,6 +2420,7 @@ def libcap_or_none():
 # asked here; what follows from the answers is further down.
 
 PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_KEEPCAPS, PR_SET_KEEPCAPS = 3, 4, 7, 8
+PR_GET_SECCOMP = 21
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47  # linux/prctl.h
 PR_CAP_AMBIENT_IS_SET, PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_LOWER = 1, 2, 3
@@ -2680,13 +2694,45 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
-        if not found.effective & CAP_SETGID:
-            return True
         try:
-            self.put_groups(found.groups)           # which changes nothing
+            error = self.trial(found, self.put_groups, found.groups)
         except OSError:
-            return False
-        return True
+            return True                             # capset(2) is blocked: see calls_blocked
+        if error is None or error.errno == errno.EINVAL:
+            return True                             # the right is asked for before the ids
+        return self.may_be_filtered()               # then calls_blocked finds out, too
+
+    def may_be_filtered(self):
+        """Could a seccomp filter block calls?  seccomp(2)"""
+        return self.flag(PR_GET_SECCOMP) != 0
+
+    def trial(self, found, call, *args):
+        """The error of a call that changes nothing, or None.
+
+        It is made with the rights that the drop will have: what is permitted and needed
+        is effective meanwhile.
+        """
+        raised = (found.permitted & NEEDED) - found.effective
+        if raised:
+            self.put_sets(found.permitted, found.effective | raised, found.inheritable)
+        try:
+            call(*args)
+        except OSError as error:
+            return error
+        finally:
+            if raised:
+                self.put_sets(found.permitted, found.effective, found.inheritable)
+        return None
+
+    def put_sets(self, permitted, effective, inheritable):
+        self.capset(*self.capset_data(permitted, effective, inheritable))
+
+    def capset_data(self, permitted, effective, inheritable):
+        """The arguments of capset(2)."""
+        sets = by_flag(permitted, effective, inheritable)
+        low = [int(one) & 0xffffffff for one in sets]
+        high = [int(one) >> 32 for one in sets]
+        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def put_groups(self, groups):
         """setgroups(2); that of Python takes 32 on musl."""
@@ -2975,11 +3021,14 @@ class Target:
     default     of who is meant where none is named, None if there is none
     groups      sorted; None: none are named
     sets        {'permitted': set, ...}; None: the option is absent
+    writers     {(kind, id): name} of those who could rewrite a file, for messages
     """
-    __slots__ = 'platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets'
+    __slots__ = ('platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets',
+                 'writers')
 
-    def __init__(self, platform, uid, gid, account, default, groups, sets):
+    def __init__(self, platform, uid, gid, account, default, groups, sets, writers):
         self.platform = platform
+        self.writers = writers
         self.uid = uid
         self.gid = gid
         self.account = account
@@ -3016,7 +3065,8 @@ def look_up(security, platform, report=raise_it):
     else:
         groups = names.supplemental_groups()
     sets = parse_option(security, platform, report)
-    return Target(platform, uid, gid, account, default, groups, sets)
+    writers = names.of_writers()
+    return Target(platform, uid, gid, account, default, groups, sets, writers)
 
 
 def parse_option(security, platform, report):
@@ -3115,7 +3165,8 @@ class Names:
             hint = '; a group is named by itself: group = %s (--group %s)' % (group, group)
             if self.security.is_private(option):
                 hint = '; a group is named by itself'
-        self.wrong(option, 'there is no account or group %s' + hint.replace('%', '%%'), text)
+        kind = 'account' if option == 'user' else 'group'
+        self.wrong(option, 'there is no %s %%s' % kind + hint.replace('%', '%%'), text)
         return None
 
     def in_range(self, option, text, number):
@@ -3124,6 +3175,19 @@ class Names:
             return number
         self.wrong(option, '%%s is not an id from 0 to %d' % largest, text)
         return None
+
+    def of_writers(self):
+        names = {}
+        for kind, number in self.security.origin.writer_ids():
+            if kind == 'user':
+                entry = found_or_none(self.pwd.getpwuid, number)
+            elif kind == 'group':
+                entry = found_or_none(self.grp.getgrgid, number)
+            else:
+                continue                            # everyone, or someone unknown
+            if entry is not None:
+                names[kind, number] = entry[0]
+        return names
 
     def wrong(self, option, message, text=''):
         self.report(self.security.error(option, message, text))
@@ -3390,8 +3454,9 @@ class Case:
 
     @property
     def at_root_already(self):
-        """Is the jail the root directory as it is?"""
-        return self.process.jail_identity == self.found.root
+        """Is the root directory to be the present one?  By its name: another mount of the
+        same directory is alike in all but what is mounted below."""
+        return not self.security.chroot.strip('/')
 
     @property
     def already_held(self):
@@ -3452,13 +3517,15 @@ def staying_root_by_silence(case):
 
 def user_out_of_reach(case):
     uid = case.goal.uid[0]
-    if uid not in case.found.uid[:2] and 'user' not in case.rights:
+    real_effective_saved = case.found.uid[:3]
+    if uid not in real_effective_saved and 'user' not in case.rights:
         yield 'cannot change user to %d: %s' % (uid, case.lacks('user'))
 
 
 def group_out_of_reach(case):
     gid = case.goal.gid[0]
-    if gid not in case.found.gid[:2] and 'group' not in case.rights:
+    real_effective_saved = case.found.gid[:3]
+    if gid not in real_effective_saved and 'group' not in case.rights:
         yield 'cannot change group to %d: %s' % (gid, case.lacks('group'))
 
 
@@ -3506,7 +3573,7 @@ def jail_unsafe(case):
 
 
 def rewritable_by_strangers(case):
-    yield from strangers(case.judged, case.allowed_writers())
+    yield from strangers(case.judged, case.allowed_writers(), case.target.writers)
 
 
 def overrides_root(case):
@@ -3758,9 +3825,10 @@ class Linux(LinuxCalls):
         ambient = permitted if exec else NO_CAPABILITIES
         inheritable = ambient | sets.get('inheritable', NO_CAPABILITIES)
         goal = {'permitted': permitted, 'effective': effective, 'inheritable': inheritable,
-                'ambient': ambient, 'keepcaps': 0}
-        if held.securebits is not None:
+                'ambient': ambient}
+        if held.securebits is not None:             # from outside they cannot be seen
             goal['securebits'] = self.securebits(held)
+            goal['keepcaps'] = int(bool(goal['securebits'] & SECBIT_KEEP_CAPS))
         if no_new_privs:
             goal['no_new_privs'] = 1
             if 'setpcap' in rights:
@@ -3768,7 +3836,9 @@ class Linux(LinuxCalls):
         return goal
 
     def securebits(self, held):
-        bits = held.securebits & ~SECBIT_KEEP_CAPS
+        bits = held.securebits
+        if not bits & SECBIT_KEEP_CAPS_LOCKED:      # else what cannot be undone is expected
+            bits &= ~SECBIT_KEEP_CAPS
         if 0 in held.uid:                           # or exec would give uid 0 everything
             bits |= SECBIT_NOROOT | SECBIT_NOROOT_LOCKED
         return bits
@@ -3823,11 +3893,11 @@ class Linux(LinuxCalls):
         early = inheritable_early(case)
         if early:                                   # while cap_setpcap is effective
             yield self.capset_row(found.permitted, effective, found.inheritable | early)
-        too_much = found.ambient - goal.ambient
+        too_much = ambient_to_lower(case)
         if too_much:
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER', too_much,
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER)
-        if keeps_over_ids(case):
+        if sets_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 1', PR_SET_KEEPCAPS, 1)
         trimmed = found.bounding - goal.bounding
         if trimmed:                                 # while cap_setpcap is effective
@@ -3841,16 +3911,18 @@ class Linux(LinuxCalls):
     def after(self, case):
         """What must be last: it takes the rights away, or would be undone."""
         found, goal = case.found, case.goal
-        if case.confined and (found.keepcaps or keeps_over_ids(case)):
+        if not case.confined:
+            if (found.permitted & NEEDED) - found.effective:    # raised, to be used
+                yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+            return
+        if clears_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
         yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
-        if not case.confined:
-            return
         missing = ambient_to_raise(case)
         if missing:                                 # they have to be permitted, inheritable
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE', missing,
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE)
-        if goal.no_new_privs:
+        if case.no_new_privs and not found.no_new_privs:
             yield self.prctl_row('PR_SET_NO_NEW_PRIVS, 1', PR_SET_NO_NEW_PRIVS, 1)
 
     def regain(self, case):
@@ -3882,13 +3954,6 @@ class Linux(LinuxCalls):
         text = sets_text(permitted, effective, inheritable)
         data = self.capset_data(permitted, effective, inheritable)
         return ('capset: ' + text, self.capset) + data
-
-    def capset_data(self, permitted, effective, inheritable):
-        """The arguments of capset(2)."""
-        sets = by_flag(permitted, effective, inheritable)
-        low = [int(one) & 0xffffffff for one in sets]
-        high = [int(one) >> 32 for one in sets]
-        return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def prctl_row(self, text, option, value):
         return 'prctl(%s)' % text, self.prctl, option, value, 0, 0, 0
@@ -3923,9 +3988,14 @@ def loses_with_the_user(case):
     return 0 in real_effective_saved and 0 not in case.goal.uid
 
 
-def keeps_over_ids(case):
-    """Must PR_SET_KEEPCAPS be on while they change?"""
-    return bool(case.goal.permitted) and loses_with_the_user(case)
+def sets_keepcaps(case):
+    """Must PR_SET_KEEPCAPS be switched on while they change?"""
+    kept = bool(case.goal.permitted) and loses_with_the_user(case)
+    return kept and not case.found.keepcaps
+
+
+def clears_keepcaps(case):
+    return not case.goal.keepcaps and (case.found.keepcaps or sets_keepcaps(case))
 
 
 def inheritable_early(case):
@@ -3937,6 +4007,14 @@ def inheritable_early(case):
     if loses_with_the_user(case) and not case.goal.permitted:
         return grown                                # nothing is permitted any more then
     return grown - case.found.permitted
+
+
+def ambient_to_lower(case):
+    """Of what is too much, what neither the change of ids nor the last set takes away."""
+    if loses_with_the_user(case):
+        return NO_CAPABILITIES
+    stays = case.goal.permitted & case.goal.inheritable
+    return (case.found.ambient - case.goal.ambient) & stays
 
 
 def ambient_to_raise(case):
@@ -3952,6 +4030,9 @@ def how_to_get(needed, found):
     if unbound:
         return ('its bounding set lacks %s: whoever started it took that away (systemd: '
                 'CapabilityBoundingSet=; containers: --cap-add)' % unbound)
+    if 0 in found.uid and found.securebits & SECBIT_NOROOT:
+        return ('SECBIT_NOROOT is set, so uid 0 holds nothing by itself (systemd: '
+                'SecureBits=)')
     if 0 in found.uid:
         return 'whoever started it took that away, though it is root'
     return ('start it as root, or with this capability (systemd: AmbientCapabilities=; in '
@@ -3997,15 +4078,22 @@ def ids_not_mapped(case):
     if case.already_held:
         return
     groups = case.goal.groups if 'groups' in case.rights else ()
-    for kind, name, ids in (('uid', 'user', case.goal.uid[:1]),
-                            ('gid', 'group', case.goal.gid[:1] + groups)):
-        ranges = id_map(kind)
-        if ranges is None or maps_all(ranges):
-            continue
-        for number in sorted(set(ids)):
-            if not is_mapped(number, ranges):
-                yield ('%s %d does not exist in this user namespace: /proc/self/%s_map has '
-                       'no such id' % (name, number, kind))
+    yield from missing_ids('user', 'uid', case.goal.uid[:1])
+    yield from missing_ids('group', 'gid', case.goal.gid[:1] + groups)
+
+
+def missing_ids(name, kind, ids):
+    ranges = id_map(kind)
+    if ranges is not None and maps_all(ranges):
+        return
+    for number in sorted(set(ids)):
+        if ranges is None:
+            mapped = is_mapped_by_trial(kind, number)
+        else:
+            mapped = is_mapped(number, ranges)
+        if not mapped:
+            yield ('%s %d does not exist in this user namespace: /proc/self/%s_map has no '
+                   'such id' % (name, number, kind))
 
 
 def is_mapped(number, ranges):
@@ -4013,6 +4101,44 @@ def is_mapped(number, ranges):
         if first <= number < first + count:
             return True
     return False
+
+
+def is_mapped_by_trial(kind, number):
+    """Where there is no /proc: whether a pipe of ours could have this owner.  fchown(2)"""
+    owner = (number, -1) if kind == 'uid' else (-1, number)
+    reading, writing = posix.pipe()
+    try:
+        posix.fchown(reading, *owner)
+    except OSError as error:
+        return error.errno != errno.EINVAL
+    finally:
+        posix.close(reading)
+        posix.close(writing)
+    return True
+
+
+def ids_only_look_right(case):
+    """An id that is not mapped shows as 65534, and cannot be told from that one.
+
+    Without the right to change it, the call itself tells, and changes nothing.
+    """
+    if case.rights >= {'user', 'group', 'groups'}:
+        return
+    shown_for_others = case.platform.unmapped_owners()
+    uid, gid = case.goal.uid[0], case.goal.gid[0]
+    for right, number, row in (('user', uid, case.platform.set_uid(uid)),
+                               ('group', gid, case.platform.set_gid(gid))):
+        if right not in case.rights and number in shown_for_others:
+            step = Step(*row)
+            try:
+                step.run()
+            except OSError as error:
+                yield ('%s: %s: %s %d stands for one that this user namespace does not map'
+                       % (step, error.strerror, right, number))
+    groups = shown_for_others.intersection(case.target.groups or ())
+    if groups and 'groups' not in case.rights:
+        yield ('the supplementary group %s may stand for one that this user namespace does '
+               'not map' % shown(groups))
 
 
 def io_uring_registered(case):
@@ -4101,10 +4227,10 @@ def ambient_barred(case):
 
 
 def keepcaps_locked(case):
-    if not case.confined or not case.found.securebits & SECBIT_KEEP_CAPS_LOCKED:
-        return
-    if case.found.keepcaps or keeps_over_ids(case):
-        yield 'SECBIT_KEEP_CAPS is locked, and the plan has to change it'
+    """Off and locked.  (On and locked it stays as it is.)"""
+    locked = case.found.securebits & SECBIT_KEEP_CAPS_LOCKED
+    if case.confined and locked and sets_keepcaps(case):
+        yield 'SECBIT_KEEP_CAPS is locked, and the plan has to set it'
 
 
 def root_not_lockable(case):
@@ -4139,47 +4265,71 @@ def rights_of_command(case, root):
 
 
 def calls_blocked(case):
-    """Made now in a way that changes nothing, they answer as they would later."""
-    if case.already_held:
+    """Made now in a way that changes nothing, they answer as they would later.
+
+    Not where there is no filter: then nothing blocks them.
+    """
+    platform = case.platform
+    if case.already_held or not platform.may_be_filtered():
         return
-    for name, expected, call, *args in calls_without_effect(case):
-        try:
-            call(*args)
-        except OSError as error:
-            if error.errno != expected:
-                yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
-                       'containers: their seccomp profile)' % (name, error.strerror))
+    for name, harmless_errors, call, *args in calls_without_effect(case):
+        error = platform.trial(case.found, call, *args)
+        if error is not None and error.errno not in harmless_errors:
+            yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
+                   'containers: their seccomp profile)' % (name, error.strerror))
+            if name == 'capset':
+                return                              # the others cannot be tried without it
 
 
 def calls_without_effect(case):
-    """(name, the error that it has to end with or None, the call, its arguments)"""
+    """(name, errors that it may end with, the call, its arguments)
+
+    An argument that is wrong is found after the right has been asked for.
+    """
     platform, found, goal = case.platform, case.found, case.goal
-    if found.uid[1] == found.uid[3]:                # it makes the filesystem id the effective
-        yield 'setresuid', None, posix.setresuid, -1, -1, -1
-    if found.gid[1] == found.gid[3]:
-        yield 'setresgid', None, posix.setresgid, -1, -1, -1
-    if 'groups' in case.rights and found.effective & CAP_SETGID:
-        yield 'setgroups', None, platform.put_groups, found.groups
-    if case.security.chroot is not None:
-        yield 'chroot', errno.ENOENT, posix.chroot, ''
-    data = platform.capset_data(found.permitted, found.effective, found.inheritable)
-    yield ('capset', None, platform.capset) + data
-    if not case.confined:
-        return
-    if case.no_new_privs:
-        yield 'prctl', errno.EINVAL, platform.prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
-    if keeps_over_ids(case) and not found.securebits & SECBIT_KEEP_CAPS_LOCKED:
-        yield 'prctl', None, platform.prctl, PR_SET_KEEPCAPS, found.keepcaps, 0, 0, 0
-    if found.bounding - goal.bounding and found.effective & CAP_SETPCAP:
-        yield 'prctl', errno.EINVAL, platform.prctl, PR_CAPBSET_DROP, BEYOND, 0, 0, 0
+    if case.confined or found.permitted & NEEDED - found.effective:
+        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
+               found.inheritable)
+    if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
+        yield 'setresuid', (), posix.setresuid, -1, -1, -1
+    if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
+        yield 'setresgid', (), posix.setresgid, -1, -1, -1
+    if 'groups' in case.rights:                     # EINVAL: some are not mapped
+        yield 'setgroups', (errno.EINVAL,), platform.put_groups, found.groups
+    if case.security.chroot is not None and not case.at_root_already:
+        yield 'chroot', (errno.ENOENT,), posix.chroot, ''
+    if case.confined:
+        yield from prctls_without_effect(case, goal, found, platform.prctl)
+
+
+def prctls_without_effect(case, goal, found, prctl):
+    """Those that will be called: prctl(2) is blocked by its first argument, if at all."""
+    wrong = (errno.EINVAL,)
+    if case.no_new_privs and not found.no_new_privs:
+        yield 'prctl', wrong, prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
+    if sets_keepcaps(case) or clears_keepcaps(case):
+        yield 'prctl', (), prctl, PR_SET_KEEPCAPS, found.keepcaps, 0, 0, 0
+    if goal.securebits & ~found.securebits:
+        yield 'prctl', (), prctl, PR_SET_SECUREBITS, found.securebits, 0, 0, 0
+    if found.bounding - goal.bounding:
+        yield 'prctl', wrong, prctl, PR_CAPBSET_DROP, BEYOND, 0, 0, 0
+    if ambient_to_lower(case):
+        yield 'prctl', wrong, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, BEYOND, 0, 0
     if ambient_to_raise(case):
-        yield ('prctl', errno.EINVAL, platform.prctl, PR_CAP_AMBIENT,
-               PR_CAP_AMBIENT_RAISE, BEYOND, 0, 0)
+        yield 'prctl', wrong, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, BEYOND, 0, 0
+
+
+def keeps_filesystem_ids():
+    """Does setresuid(-1, -1, -1) leave the filesystem id alone?  From Linux 6.4 on."""
+    major, _, rest = posix.uname().release.partition('.')
+    minor = rest[:len(rest) - len(rest.lstrip('0123456789'))]
+    return major.isdigit() and (int(major), int(minor or 0)) >= (6, 4)
 
 
 Linux.checks = (
     several_threads,
     ids_not_mapped,
+    ids_only_look_right,
     io_uring_registered,
     descriptor_of_an_io_uring,
     io_uring_mapped,
@@ -4216,7 +4366,7 @@ def counts_only_in_a_user_namespace(case):
     ranges = id_map('uid')
     if ranges is not None and not maps_all(ranges):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
-               "network of the host, say, is not it's)")
+               "network of the host, say, is not its own)")
 
 
 def command_may_shed_the_set(case):
@@ -4257,7 +4407,7 @@ def rows_of_drop(case):
     if 'groups' in case.rights:                     # though getgroups(2) say it is so already
         yield platform.set_groups(goal.groups)
     if case.security.chroot is not None:
-        if 'chroot' in case.rights:
+        if not case.at_root_already:
             yield 'fchdir(descriptor of the root to be)', case.process.enter_jail
             yield platform.change_root()
         yield 'chdir("/")', posix.chdir, '/'
@@ -4732,6 +4882,9 @@ def set_mask(mask):
     except OSError as error:
         raise_if_of_a_handler(error)
         return error.strerror
+    except MemoryError as error:                    # of the old mask, which it returns
+        raise_if_of_a_handler(error)
+        return 'out of memory'
     return None
 
 
@@ -4869,6 +5022,8 @@ class Command:
         why = errno.ENOENT
         try:
             why = self.execute()
+        except MemoryError:
+            why = errno.ENOMEM
         except BaseException:
             why = errno.EINVAL
         status = 127 if why == errno.ENOENT else 126
@@ -4898,7 +5053,8 @@ class Command:
         if why == errno.EAGAIN:
             text += ': RLIMIT_NPROC: user %d runs as many processes as it may' % state.uid[0]
         if why == errno.EACCES:
-            text += ': user %d may not execute it, or enter its directory' % state.uid[0]
+            directory = 'its directory' if b'/' in self.argv[0] else 'a directory of PATH'
+            text += ': user %d may not execute it, or enter %s' % (state.uid[0], directory)
         if jail is not None:
             text += ' (in the jail %s)' % printable(jail)
         return text
@@ -5281,20 +5437,26 @@ class Arguments:
         if name in WITH_VALUE:
             if not equals:
                 value = next(rest, None)
-            if value is None:
+            if value in (None, '--'):
                 raise Usage('%s needs a value' % name)
             self.values[name] = value
         elif word in SWITCHES:
             self.flags.add(word)
         elif word.startswith('-') and word != '-':
-            hint = ''
-            if self.verb == 'exec':
-                hint = '; what belongs to the command stands after --'
-            raise Usage('there is no option %s%s' % (printable(word), hint))
+            raise Usage('there is no option %s%s' % (printable(word), self.hint(name)))
         elif not self.verb:
             self.verb = word
         else:
             self.words.append(word)
+
+    def hint(self, name):
+        """No switch is guessed: --allow-new-privs would allow more than was meant."""
+        guess = name.startswith('--') and nearest(name, WITH_VALUE + SWITCHES)
+        if guess in WITH_VALUE:
+            return ' (did you mean %s?)' % guess
+        if self.verb == 'exec':
+            return '; what belongs to the command stands after --'
+        return ''
 
     def has(self, flag):
         return flag in self.flags
@@ -5369,7 +5531,8 @@ def run(argv):
     if not verb:
         raise Usage('a command is needed')
     if verb not in VERBS:
-        raise Usage('there is no command "%s"' % printable(verb))
+        raise Usage('there is no command "%s"; there are %s' % (
+            printable(verb), ', '.join(VERBS)))
     function, allowed = VERBS[verb]
     for flag in sorted(arguments.flags - set(allowed.split())):
         raise Usage('%s is not for %s' % (flag, verb))
@@ -5420,7 +5583,7 @@ def file_of(arguments):
     if not words and arguments.overrides:
         return None
     takes = '%s takes one FILE' % arguments.verb
-    if len(words) > 1 and arguments.verb == 'exec':
+    if arguments.verb == 'exec':
         takes += ' before --, and the command stands after it'
     raise Usage(takes)
 
@@ -5634,7 +5797,8 @@ def pids_of_cgroup(directory):
         if 'cgroup.procs' in files:
             pids += map(int, contents(os.path.join(path, 'cgroup.procs')).split())
     if not pids:
-        raise RefusedError('%s: no process is in this control group' % printable(directory))
+        raise RefusedError('%s: no process is in this control group, or there is '
+                           'none' % printable(directory))
     return sorted(pids)
 
 

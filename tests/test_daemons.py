@@ -4,13 +4,11 @@ Each test has a machine of its own as far as its programs can see: network, proc
 """
 import functools
 import glob
-import json
 import os
 import pwd
 import re
 import resource
 import select
-import shlex
 import shutil
 import signal
 import smtplib
@@ -27,8 +25,7 @@ import pytest
 
 from conftest import (
     BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SCRIPT, SYS_ADMIN,
-    TOP, c, in_child, loopback_up, need, need_root, prctl, run_command, systemd,
-    unshare_blocked)
+    TOP, c, in_child, loopback_up, need, need_root, run_command)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -37,8 +34,6 @@ CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x4000000, 0x8000000, 0x20000000     
 PYTHON = '/usr/bin/python3'         # others may live where an ordinary user cannot go
 PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
 HELLO = 'hello\n'
-DOCKER = ('chown dac_override fowner fsetid kill setgid setuid setpcap net_bind_service net_raw sys_chroot mknod '
-          'audit_write setfcap').split()            # what Docker gives a container by default
 OURS = 'capdrop', 'myd', 'web', 'jail', 'tmp', 'dev', 'said'        # of /opt
 RUNNING = []
 
@@ -458,210 +453,6 @@ def test_audit_tells_the_same_nginx_started_as_root():
     worker = capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), family(process)[1])
     assert {'bounding', 'no_new_privs'} <= {one.field for one in worker}
     stop(process, signal.SIGQUIT)
-
-
-# ---------------------------------------------------------------------------- systemd
-
-def unit():
-    """The unit of the page: its text, and its [Service] as (name, value)."""
-    text = [block for block in section('launching.md', 'systemd') if '[Service]' in block][0].replace('\\\n', ' ')
-    return text, re.findall(r'^(\w+)=(.*)$', text.partition('[Service]')[2].partition('\n[')[0], re.M)
-
-
-def prepare_unit():
-    write('launching.md', 'As a launcher')
-    write('launching.md', 'nginx')
-    os.mkdir('/run/web')
-
-
-def bounded(names):
-    """A function that takes from a child, before it becomes what root starts, all capabilities but these."""
-    kept = {'cap_' + re.sub('^cap_', '', name.lower()) for name in names}
-    lost = [n for n in range(64) if HELD >> n & 1 and not set(capdrop.CapSet(1 << n)) & kept]
-    return lambda: [prctl(24, n) for n in lost]
-
-
-def exec_start():
-    """ExecStart as systemd splits it, with the bounding set and NoNewPrivileges of the unit."""
-    options = dict(unit()[1])
-    bound = bounded(options['CapabilityBoundingSet'].split())
-
-    def prepare():
-        bound()
-        if options['NoNewPrivileges'] == 'yes':
-            prctl(38, 1)
-    return shlex.split(options['ExecStart']), prepare
-
-
-@machine('systemd-analyze', 'nginx')
-def test_unit_file_is_what_systemd_takes():
-    prepare_unit()
-    with open('/opt/web.service', 'w') as file:
-        file.write([block for block in section('launching.md', 'systemd') if '[Service]' in block][0])
-    done = run_command(['systemd-analyze', 'verify', '/opt/web.service'])
-    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
-    with open('/opt/wrong.service', 'w') as file:
-        file.write(unit()[0].replace('ExecStart=/usr/bin/python3', 'ExecStart=/opt/no-such-program'))
-    assert 'no-such-program' in run_command(['systemd-analyze', 'verify', '/opt/wrong.service']).stderr
-
-
-@machine('nginx', 'pgrep')
-def test_exec_start_of_the_unit_drops_within_its_bounding_set():
-    prepare_unit()
-    options = dict(unit()[1])
-    assert shell(options['ExecStartPre'].lstrip('+'))[0] == 0          # + is: without the limits of the unit
-    command, prepare = exec_start()
-    process = start(command, preexec_fn=prepare)
-    assert answer(80, process) == HELLO
-    assert said(process) == ''                  # no warning
-    for pid in family(process):
-        assert capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), pid) == []
-    before = family(process)[1:]
-    assert shell(options['ExecReload'].replace('$MAINPID', str(process.pid)))[0] == 0
-    soon(lambda: len(family(process)) == 3 and not set(before) & set(family(process)), process)
-    stop(process, signal.SIGTERM)               # what systemd sends
-
-
-@machine('nginx')
-@pytest.mark.parametrize('name, message', [
-    ('CAP_SETUID', 'cannot change user to 33: cap_setuid'),
-    ('CAP_SETGID', 'cannot change group to 33: cap_setgid'),
-    ('CAP_NET_BIND_SERVICE', 'cap_net_bind_service: not in this process'),
-])
-def test_unit_names_no_capability_in_vain(name, message):
-    prepare_unit()
-    command, prepare = exec_start()
-    number = [n for n in range(41) if str(capdrop.CapSet(1 << n)) == name.lower()][0]
-    done = run_command(command, preexec_fn=lambda: (prepare(), prctl(24, number)))
-    assert (done.returncode, done.stdout) == (125, '') and message in done.stderr
-
-
-@machine('nginx')
-def test_without_cap_setpcap_in_the_unit_the_bounding_set_stays_and_a_warning_says_so():
-    prepare_unit()
-    shutil.chown('/run/web', 'www-data')
-    command, prepare = exec_start()
-    process = start(command, preexec_fn=lambda: (prepare(), prctl(24, 8)))
-    assert answer(80, process) == HELLO
-    assert 'the bounding set stays as it is, without cap_setpcap' in said(process)
-    assert [one.field for one in capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), process.pid)] == ['bounding']
-    stop(process, signal.SIGTERM)
-
-
-@machine('nginx')
-def test_exec_start_succeeds_where_the_unit_names_the_user_and_the_ambient_capability():
-    prepare_unit()
-    shutil.chown('/run/web', 'www-data')
-    command, prepare = exec_start()
-    process = start(command, preexec_fn=lambda: (prepare(), systemd()))
-    assert answer(80, process) == HELLO
-    now = capdrop.state(process.pid)
-    assert set(now.uid) == {33} and now.permitted == now.ambient == BIND and now.no_new_privs
-    assert said(process).count('warning') == 1 and 'the bounding set stays as it is' in said(process)
-    assert [one.field for one in capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), process.pid)] == ['bounding']
-    stop(process, signal.SIGTERM)
-
-
-@machine('nginx')
-def test_refusal_in_a_unit_ends_with_the_status_that_does_not_restart_it():
-    prepare_unit()
-    write('launching.md', 'As a launcher', lambda text: text.replace('www-data', 'no-such-user'))
-    command, prepare = exec_start()
-    assert run_command(command, preexec_fn=prepare).returncode == int(dict(unit()[1])['RestartPreventExitStatus'])
-
-
-# ---------------------------------------------------------------------------- a container
-
-def image():
-    """The files that the Dockerfile copies, and what it starts: ENTRYPOINT and CMD together."""
-    write('launching.md', 'As a launcher')
-    write('launching.md', 'nginx')
-    text = [block for block in section('launching.md', 'Container') if 'ENTRYPOINT' in block][0]
-    copied, into = re.search(r'^COPY (.*) (/\S+)$', text, re.M).groups()
-    for name in copied.split():
-        assert os.path.exists(into + name)
-    for line in re.findall(r'^RUN (.*)$', text, re.M):
-        if 'apt-get' not in line:
-            assert shell(line)[0] == 0
-    return [word for line in re.findall('^(?:ENTRYPOINT|CMD) (.*)$', text, re.M) for word in json.loads(line)]
-
-
-def contain(capabilities=DOCKER, *more):
-    """A preexec_fn that makes the next process the first of a container: namespaces, and what Docker leaves to root."""
-    c('unshare', CLONE_NEWPID)
-    bound = bounded(capabilities)
-
-    def prepare():
-        c('unshare', CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)
-        c('mount', b'proc', b'/proc', b'proc', 0, None)
-        for one in (bound,) + more:
-            one()
-    return prepare
-
-
-def no_new_privs():
-    """--security-opt no-new-privileges"""
-    prctl(38, 1)
-
-
-def image_user():
-    """USER www-data"""
-    os.setgroups([33])
-    os.setresgid(33, 33, 33)
-    os.setresuid(33, 33, 33)
-
-
-LEAST = ['setuid', 'setgid', 'setpcap', 'net_bind_service']
-
-
-@pytest.mark.parametrize('capabilities, more', [
-    (DOCKER, []), (LEAST, []), (DOCKER, [no_new_privs]), (DOCKER, [unshare_blocked]),
-    (LEAST, [no_new_privs, unshare_blocked]),
-], ids=['default', 'least', 'no-new-privileges', 'unshare blocked', 'all of it'])
-@machine('nginx')
-def test_container_serves_port_80_as_an_ordinary_user(capabilities, more):
-    process = start(image(), preexec_fn=contain(capabilities, *more))
-    assert answer(80, process) == HELLO
-    assert said(process) == ''
-    assert os.readlink('/proc/%d/ns/pid' % process.pid) != os.readlink('/proc/self/ns/pid')
-    for pid in family(process):
-        assert capdrop.audit(capdrop.load('/opt/capdrop/web.conf'), pid) == []
-    stop(process, signal.SIGTERM)
-
-
-@pytest.mark.parametrize('change, more, message', [
-    (('net_bind_service', 'sys_time'), [], None),
-    ((), [image_user], 'cap_net_bind_service: not in this process\'s permitted set'),
-    (('www-data', 'daemon'), [image_user], 'cannot change user to 1: cap_setuid is not in this process\'s'),
-], ids=['a capability it was not given', 'USER', 'USER is another one'])
-@machine('nginx')
-def test_container_is_refused_what_it_was_not_given(change, more, message):
-    command = image()
-    write('launching.md', 'As a launcher', lambda text: text.replace(*change) if change else text)
-    if message is None:                         # the one that the page shows
-        message = re.search('`(cap_sys_time: .*?)`', ' '.join(open_page('launching.md').split())).group(1)
-    done = run_command(command, preexec_fn=contain(DOCKER, *more))
-    assert (done.returncode, done.stdout) == (125, '') and message in done.stderr, done.stderr
-
-
-@machine('nginx')
-def test_container_whose_image_names_the_user_may_retain_nothing_and_port_80_needs_nothing_where_docker_says_so():
-    command = image()
-    write('launching.md', 'As a launcher', lambda text: text.replace('cap_net_bind_service+ep', ''))
-    with open('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'w') as file:
-        file.write('0')
-    process = start(command, preexec_fn=contain(DOCKER, image_user))
-    assert answer(80, process) == HELLO
-    assert said(process).count('warning') == 1 and 'the bounding set stays as it is' in said(process)
-    assert capdrop.state(process.pid).no_new_privs and not capdrop.state(process.pid).permitted
-    stop(process, signal.SIGTERM)
-
-
-def test_capabilities_that_the_page_names_are_those_the_container_has_here():
-    text = open_page('launching.md')
-    listed = re.search(r'Docker gives root 14 of them: (.*?)\.', text, re.S).group(1).split()
-    assert listed == DOCKER and len(DOCKER) == 14
-    assert [name.lower() for name in re.findall(r'--cap-add\s+([A-Z_]+)', text) if name != 'SYS_TIME'] == LEAST
 
 
 # ---------------------------------------------------------------------------- in a program

@@ -21,8 +21,8 @@ import capdrop
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 if sys.platform == 'linux':
     from test_daemons import (
-        PYTHON, RUNNING, connect, family, machine, open_page, running, said, shell, soon, start,
-        write)
+        PYTHON, RUNNING, commands, connect, family, machine, open_page, running, said, shell,
+        soon, start, write)
 
 PAGE = 'recipes.md'
 CAPDROP = ['/usr/bin/python3', '-I', '/opt/capdrop/capdrop.py']
@@ -69,7 +69,7 @@ def test_every_file_on_the_page_belongs_to_a_row_or_is_a_program_that_runs():
             headings.add(heading)
         elif line.startswith('#') and not inside:
             heading = line.strip('# ')
-    assert headings <= set(DAEMONS) | {FIRST_BOUND, FIRST_DROPPED}
+    assert headings <= set(DAEMONS) | {'Daemons', FIRST_BOUND, FIRST_DROPPED}
     assert len(DAEMONS) >= 15 and len(BOUND) + len(KEPT) >= 10
 
 
@@ -167,8 +167,30 @@ def test_daemon_of_the_page_serves_as_an_ordinary_user(name):
     machine(PROGRAMS.get(name, name))(serves)(DAEMONS[name])
 
 
+def test_example_of_the_page_serves_as_it_stands_there():
+    need_files_of_packages(DAEMONS['named']['command'])
+    machine('named', 'pgrep')(example_serves)()
+
+
+def example_serves():
+    conf, = write(PAGE, 'Daemons')
+    (prepares, line), (audit,) = commands(PAGE, 'Daemons')
+    row = DAEMONS['named']
+    assert prepares.split()[-2:] == codes(row["the user's"])
+    assert line.endswith(' -- ' + codes(row['command'])[0])
+    c('mount', b'tmpfs', b'/var/cache/bind', b'tmpfs', 0, None)
+    assert shell(prepares) == (0, '', '')
+    process = start(line)
+    assert dns(53, process)
+    status, out, err = shell(audit)
+    assert (status, out) == (0, ''), (out, err)
+    assert capdrop.load(conf).user == 'bind'
+    assert_stops(process)
+
+
 @pytest.mark.parametrize('name, column, left_out', [
-    ('haproxy', 'stanza', 'cap_net_bind_service+ep'), ('unbound', 'stanza', 'cap_net_bind_service+ep'),
+    ('haproxy', 'stanza', 'cap_net_bind_service+ep'),
+    ('unbound', 'stanza', 'cap_net_bind_service+ep'),
     ('redis', "the user's", '/var/log/redis'), ('chronyd', "the user's", '/run/chrony')])
 def test_daemon_ends_without_what_the_page_gives_it(name, column, left_out):
     need_files_of_packages(DAEMONS[name]['command'])
@@ -367,7 +389,7 @@ def starts_after_the_drop(venv, row):
         assert 'done\n' in said(before) and re.search('warning: .*children', said(before))
 
 
-# ---------------------------------------------------------------------------- numpy, uvloop, gevent
+# ---------------------------------------------------------------------- numpy, uvloop, gevent
 
 def test_numpy_with_one_thread_may_be_imported_before_the_drop(venv):
     machine()(sums_up)(venv)

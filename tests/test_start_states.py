@@ -570,8 +570,10 @@ class Goal:
     def holds(self, capability):
         return bool(self.found['permitted'] & capability)
 
-    def proc(self):
-        return not self.start.no_proc and self.start.chroot != 'bare'
+    def proc(self, chroot=None):
+        """Is there a /proc, in this jail?  Those but the bare one have one of their own."""
+        chroot = chroot or self.start.chroot
+        return chroot != 'bare' if chroot else not self.start.no_proc
 
     def known(self):
         """What has to be known, and cannot be."""
@@ -587,8 +589,10 @@ class Goal:
 
     def readable(self):
         """Can the process still see what it is?"""
-        proc = self.proc() and self.stanza.options.get('chroot') != 'bare'
-        return proc or not {'setfsuid', 'setfsgid'} & set(self.start.blocked)
+        named = self.stanza.options.get('chroot')
+        if self.proc(None if named == '/' else named):
+            return True
+        return not {'setfsuid', 'setfsgid'} & set(self.start.blocked)
 
     def root(self):
         self.jail = None

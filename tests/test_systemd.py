@@ -21,7 +21,7 @@ BOTH = pytest.mark.parametrize('path', [AS_ROOT, AS_USER])
 CONF, NGINX = '/opt/capdrop/web.conf', '/opt/capdrop/nginx.conf'
 NUMBER = itertools.count(1)
 NOBODY = 'Security { user = no-such-user }\n'
-REFUSAL = 'there is no account or group "no-such-user"'
+REFUSAL = 'there is no account "no-such-user"'
 
 
 @pytest.fixture(scope='module')
