@@ -4110,7 +4110,10 @@ def is_mapped(number, ranges):
 def is_mapped_by_trial(kind, number):
     """Where there is no /proc: whether a pipe of ours could have this owner.  fchown(2)"""
     owner = (number, -1) if kind == 'uid' else (-1, number)
-    reading, writing = posix.pipe()
+    try:
+        reading, writing = posix.pipe()
+    except OSError:
+        return True                                 # no descriptor is left: it cannot be told
     try:
         posix.fchown(reading, *owner)
     except OSError as error:

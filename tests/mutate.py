@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Delete any one step, read-back or refusal from a copy of capdrop.py: does a test fail?  Run by hand, as root, on Linux.
+"""Take any one step, check, read-back or refusal out of a copy of capdrop.py: does a test fail?  Run by hand, as root, on Linux.
 
 usage: python3 mutate.py [--list] [--python PYTHON] [--jobs N] [word of the labels...]
 
-PYTHON runs the tests (it needs pytest).  What to delete is found by parsing the source:
-  - the rows of the lists in before, after, _steps, _attempts, regain and fit;
-  - each field of the State that read returns, from what is compared in _read_back;
-  - every raise, and every statement that calls refuse, adds to a list of findings, or reads back.
+PYTHON (3.8 or later) runs the tests (it needs pytest).  What to change is found by parsing the source:
+  - each row that the generators of steps and of attempts yield is left out;
+  - each function is taken out of the tuples of checks and warnings;
+  - each condition in those functions, and in those that they rest on, is turned round, and loses each of its parts;
+  - each field of the State is left out of what is compared with what was read back;
+  - every raise is left out, and every statement that verifies, compares, or reports an error.
 The copy is tested in a mount namespace in which nothing of the system but temporary directories can be written: a mutant
 keeps rights that the tests expect to be gone.  Prints the mutants that survive; the exit status is their number.
 """
@@ -20,64 +22,142 @@ import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-WITH_ROWS = 'before', 'after', '_steps', '_attempts', 'regain', 'fit'
-READS = 'read',
-ADDS = 'refuse', 'append', '_read_back'
-TESTS = [['test_faults.py', '-k', 'not whatever and not table'], ['test_linux.py', '-k', 'not half_way'],
-         ['test_audit.py'], ['test_surroundings.py'], ['test_regain.py'], ['test_config.py'], ['test_cli.py', 'test_vendoring.py'],
+ROWS = 'before', 'after', 'regain', 'rows_of_drop', 'rows_to_regain', 'calls_without_effect'
+TUPLES = 'CHECKS', 'WARNINGS', 'DOUBTS', 'WARNINGS_OF_CHECK', 'checks', 'warnings', 'doubts'
+# Functions whose conditions decide as those of the checks do, and are no checks.
+RESTS_ON = """
+    loses_with_the_user keeps_over_ids inheritable_early ambient_to_raise missing_of is_mapped maps_all
+    rights lacks securebits goal keeps_everything fields_asked account_for at_root_already already_held judge
+    allowed_writers beyond_account powerful harmless is_his strangers overridden_root gifts rewritable
+    waypoint_of judged_writers writers_of_jail has_own_group list_descriptors descriptor opens_files close_verified
+    verify must_fail compare settle become carry_out set_mask handlers_are_blocked wait_for_one_thread unshare threads
+    may_set_groups capability_sets bits filesystem_id read wanted_fields as_wanted mark places_to_expect
+""".split()
+CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'unshare', 'disable')
+TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_reach.py'], ['test_audit.py'], ['test_names.py'],
+         ['test_faults.py', '-k', 'not whatever and not table'], ['test_surroundings.py', '-k', 'not memory'], ['test_regain.py'],
+         ['test_config.py'], ['test_cli.py', 'test_vendoring.py'], ['test_later.py'],
          ['test_faults.py', '-k', 'whatever']]      # the quick ones first; test_config.py for what reads configurations
 
 # What no test can see, and why.
 EXCUSED = {
-    "os.chdir, '/'": 'fchdir has made it the current directory; the comparison after it tells if that ever changes',
-    'cap_from_text(3) does not take it': 'no text is known that it refuses as a whole and not in one of its clauses',
-    'this libcap writes sets in another form': 'there is no such libcap yet; the comparison is for one that comes',
+    'posix.chdir, "/"': 'fchdir has made it the current directory; the comparison after it tells if that ever changes',
+    'reads it in another way': 'there is no such libcap yet; the comparison is for one that comes',
 }
 
 
-def mutants(source):
-    """(label, the source without it)."""
-    lines = [0]
-    for line in source.encode().splitlines(True):
-        lines.append(lines[-1] + len(line))
-    data = source.encode()
+class Source:
+    """A text that is parsed, and copies of it with one thing changed."""
 
-    def span(node):
-        return lines[node.lineno - 1] + node.col_offset, lines[node.end_lineno - 1] + node.end_col_offset
+    def __init__(self, text):
+        self.data = text.encode()
+        self.tree = ast.parse(text)
+        self.starts = [0]
+        for line in self.data.splitlines(True):
+            self.starts.append(self.starts[-1] + len(line))
 
-    def without(node, replacement, label, end=None):
-        start, stop = span(node)
-        stop = end or stop
-        text = ' '.join(data[start:stop].decode().split())
-        return '%s, line %d: %s' % (label, node.lineno, text[:90]), (data[:start] + replacement + data[stop:]).decode()
+    def span(self, node):
+        return (self.starts[node.lineno - 1] + node.col_offset,
+                self.starts[node.end_lineno - 1] + node.end_col_offset)
 
-    functions, seen = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)], set()
-    compared, = [node.body[0].value for node in functions if node.name == '_read_back']
-    for function in functions:
-        for node in ast.walk(function):
-            place = getattr(node, 'lineno', 0), getattr(node, 'col_offset', 0), type(node)
-            if place in seen:
-                continue                        # in a function inside another one
-            if isinstance(node, ast.List) and function.name in WITH_ROWS:
-                for row in node.elts:
-                    if not isinstance(row, ast.Constant):
-                        yield without(row, b'None', 'row of ' + function.name)
-            elif isinstance(node, ast.ListComp) and function.name == '_attempts' and 'platform' in ast.dump(node.elt):
-                yield without(node, b'[]', 'row of ' + function.name)
-            elif isinstance(node, ast.Dict) and function.name in READS and len(node.keys) > 5:
-                for key in node.keys:
-                    start, stop = span(compared)
-                    others = '[one for one in (%s) if one[0] != %r]' % (data[start:stop].decode(), key.value)
-                    yield 'field %s of what is read back' % key.value, (data[:start] + others.encode() + data[stop:]).decode()
-            elif isinstance(node, ast.Raise) and node.exc is not None:
-                yield without(node, b'pass', 'raise in ' + function.name)
-            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                called = node.value.func
-                if getattr(called, 'attr', getattr(called, 'id', '')) in ADDS:
-                    yield without(node, b'pass', 'call in ' + function.name)
-            else:
-                continue
-            seen.add(place)
+    def text_of(self, node):
+        start, stop = self.span(node)
+        return self.data[start:stop].decode()
+
+    def replaced(self, node, text):
+        start, stop = self.span(node)
+        return (self.data[:start] + text.encode() + self.data[stop:]).decode()
+
+    def inserted_before(self, statement, text):
+        start, _ = self.span(statement)
+        indent = ' ' * statement.col_offset
+        return (self.data[:start] + (text + '\n' + indent).encode() + self.data[start:]).decode()
+
+    def label(self, node, kind):
+        return '%s, line %d: %s' % (kind, node.lineno, ' '.join(self.text_of(node).split())[:90])
+
+
+def mutants(text):
+    """(label, the source with one thing changed)"""
+    source = Source(text)
+    listed = set()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple) and name_of(node.targets[0]) in TUPLES:
+            for function in node.value.elts:
+                listed.add(function.id)
+                yield from of_tuple(source, node, function)
+    for function in ast.walk(source.tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in own_nodes(function):
+            yield from of_statement(source, function, node)
+            if function.name in listed or function.name in ROWS or function.name in RESTS_ON:
+                yield from of_condition(source, function, node)
+        if function.name == 'verify':
+            yield from of_fields(source, function)
+
+
+def name_of(target):
+    return getattr(target, 'id', getattr(target, 'attr', ''))
+
+
+def own_nodes(function):
+    """Of a function, but not of those inside it, which come by themselves."""
+    waiting = list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def of_tuple(source, assignment, function):
+    rest = [source.text_of(one) for one in assignment.value.elts if one is not function]
+    yield (source.label(function, 'entry of %s' % name_of(assignment.targets[0])),
+           source.replaced(assignment.value, '(%s)' % ''.join(one + ', ' for one in rest)))
+
+
+def of_statement(source, function, node):
+    where = ' in ' + function.name
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        yield source.label(node, 'raise' + where), source.replaced(node, 'pass')
+    elif isinstance(node, ast.Expr) and isinstance(node.value, (ast.Yield, ast.YieldFrom)):
+        if function.name in ROWS:
+            yield source.label(node, 'row' + where), source.replaced(node, 'yield from ()')
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        if name_of(node.value.func) in CALLS or node.value.args and name_of(node.value.args[0]) in CALLS:
+            yield source.label(node, 'call' + where), source.replaced(node, 'pass')
+
+
+def of_condition(source, function, node):
+    """Turned round, and without each of its parts."""
+    where = ' in ' + function.name
+    if isinstance(node, (ast.If, ast.IfExp)):
+        yield (source.label(node.test, 'condition turned round' + where),
+               source.replaced(node.test, 'not (%s)' % source.text_of(node.test)))
+    if isinstance(node, ast.BoolOp):
+        operator = ' and ' if isinstance(node.op, ast.And) else ' or '
+        for part in node.values:
+            rest = [source.text_of(one) for one in node.values if one is not part]
+            yield (source.label(part, 'part of a condition' + where),
+                   source.replaced(node, '(%s)' % operator.join('(%s)' % one for one in rest)))
+
+
+def of_fields(source, verify):
+    """The loop over the differences passes over one."""
+    loop, = [node for node in verify.body if isinstance(node, ast.For)]
+    name = loop.target.elts[0].id
+    for field in fields_of(source.tree):
+        yield ('field %s of what is read back' % field,
+               source.inserted_before(loop.body[0], 'if %s == %r:\n%scontinue' % (name, field, ' ' * 12)))
+
+
+def fields_of(tree):
+    """Those of Linux."""
+    calls, = [node for node in tree.body if getattr(node, 'name', '') == 'LinuxCalls']
+    for node in calls.body:
+        if isinstance(node, ast.Assign) and name_of(node.targets[0]) == 'fields':
+            return [one.value for one in node.value.elts]
 
 
 def confine():
@@ -107,8 +187,8 @@ def verdict(python, number, label, source):
         with open(place + '/capdrop.py', 'w') as file:
             file.write(source)
         config = int(label.partition(', line ')[2].partition(':')[0] or 10 ** 6) < first_of_state(source)
-        first = 'test_config.py' if config else 'test_linux.py' if label.startswith(('call', 'raise', 'row of fit')) else TESTS[0][0]
-        for words in sorted(TESTS, key=lambda words: words[0] != first):
+        first = 'test_config.py' if config else 'test_faults.py' if label.startswith(('row', 'field')) else TESTS[0][0]
+        for words in sorted(TESTS, key=lambda words: (words[0] != first or words[-1] == 'whatever')):
             files = ['tests/' + word if word.endswith('.py') else word for word in words]
             command = [python, '-B', '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '--tb=line',
                        '--basetemp=%s/t' % place]
