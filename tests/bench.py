@@ -68,15 +68,16 @@ SHAPES = {
     'one stanza a line': 'Domain "d%d.example.com" { Max_Outbound_Connections = 20 }\n',
     'nested user =': 'Datasource "ds%d" {\n  user = "mail"\n  group = "mail"\n}\n',
     'comments with our names': '# user, group and security of %d, see include "x"\nA = b\n',
-    '/* */ comments': '/* listener %d {\n   is off */\nListener "l" {\n  Port = 25 /* smtp */\n}\n',
+    '/* */ comments': '/* listener %d {\n   is off */\nListener "l" {\n  Port = 25 /* ssl */\n}\n',
     'escaped quotes': 'Listener "l%d" {\n  Banner = "220 \\"mail\\" \\\\ {"\n}\n',
     'indented }': '  Listener "l%d" {\n    Port = 25\n    }\n',
-    'bare /regex/': 'Group "g%d" {\n  Domain /^(a|b)\\.com$/ {\n    Limit = 2\n  }\n}\n',
-    'quoted /regex/': 'Group "g%d" {\n  Domain "/^[ab]{2}\\.com$/" {\n    Limit = 2\n  }\n}\n',
+    'bare /regex/': 'Binding "g%d" {\n  Domain /^(a|b)\\.com$/ {\n    Limit = 2\n  }\n}\n',
+    'quoted /regex/': 'Binding "g%d" {\n  Domain "/^[ab]{2}\\.com$/" {\n    Limit = 2\n  }\n}\n',
+    'names that hold ours': 'Binding_Group "g%d" {\n  Superuser = "user"\n}\n',
     'global assignments': 'Name_%d = "value of it"\nOther = 25\n',
     'CRLF': 'Listener "l%d" {\r\n  Port = 25\r\n  # "off\r\n}\r\n',
     'UTF-8': 'Listener "l%d" {\n  Banner = "Grüße – добрый день"  # größer\n}\n',
-    'paths': 'Log "l%d" {\n  path = /var/log/mail/main.log\n  Old /var/log/{name} {\n  }\n}\n',
+    'paths': 'Log "l%d" {\n  path = /var/log/mail/main.log\n  Old /var/log/mail {\n  }\n}\n',
 }
 WHOLE = {                                       # (before, the piece, after)
     'one outer stanza': ('Everything {\n', '  Listener "l%d" {\n    Port = 25\n  }\n', '}\n'),
@@ -193,7 +194,8 @@ os._exit(0)                                     # also with threads
 """
 GROWTH = {                      # what: (how many at first, what prepares N, what is measured)
     'numeric groups': (
-        500, 'asked = capdrop.Security(user=1, group=1, supplemental_groups=range(9000, 9000 + N))',
+        500, 'groups = range(9000, 9000 + N)\n'
+        'asked = capdrop.Security(user=1, group=1, supplemental_groups=groups)',
         'capdrop.plan(asked)'),
     'includes': (500, '', 'capdrop.load("includes%d.conf" % N)'),
     'descriptors': (
@@ -611,9 +613,10 @@ def row(found, one):
     if one.ends_as and CACHED in found:
         ours = found[CACHED].ends_as
         otherwise = ' '.join(name for name in FIELDS if one.ends_as[name] != ours[name])
+    by_python, by_limit = (median(each) if each else None for each in values)
     return '| %s | %.0f | %s | %s | %s | %s | %s |' % (
-        one.name, one.middle(), show(kib and kib / 1024.0, '%.1f'), show(one.system_calls, '%d'),
-        show(median(values[0])), show(median(values[1]) if values[1] else None), otherwise)
+        one.name, one.middle(), show(kib and kib / 1024.0, '%.1f'),
+        show(one.system_calls, '%d'), show(by_python), show(by_limit), otherwise)
 
 
 def as_json(found, about):
