@@ -1398,11 +1398,20 @@ def shapes_of(text):
     A name is marked also where it is only part of a word, once it stands alone somewhere.
     """
     text = text.lower()
-    words = text.translate(NAMES_APART).split()
-    if not NAME_MARKS.keys().isdisjoint(words):
+    if has_name(text):
         for name, mark in NAME_MARKS.items():
             text = text.replace(name, mark)
     return text.translate(None, ERASED).decode('latin-1').split('\n')
+
+
+def has_name(text):
+    """Does a name of ours stand alone in it?"""
+    words = text.lower().translate(NAMES_APART).split()
+    return not NAME_MARKS.keys().isdisjoint(words)
+
+
+def without_names(shape):
+    return shape.replace(ANYWHERE, '').replace(AT_TOP, '')
 
 
 def opened_after_each(lines, shapes, opened):
@@ -1413,6 +1422,8 @@ def opened_after_each(lines, shapes, opened):
         opened = SHAPES[before, shape]
         if opened is None and SLASH in shape:
             opened = opened_after_slashes(before, line, shape)
+        if opened is None and not has_name(line):           # Binding_Group has only a part
+            opened = SHAPES[before, without_names(shape)]
         if opened is None:
             break
         after_each.append(opened)
