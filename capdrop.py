@@ -4390,7 +4390,7 @@ def counts_only_in_a_user_namespace(case):
     ranges = id_map('uid')
     if ranges is not None and not maps_all(ranges):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
-               "network of the host, say, is not its own)")
+               'network of the host, say, does not)')
 
 
 def command_may_shed_the_set(case):

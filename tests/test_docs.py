@@ -12,7 +12,9 @@ import re
 import shutil
 import socket
 import sys
+import tarfile
 import time
+import zipfile
 
 import pytest
 
@@ -283,6 +285,36 @@ def check_reason(block):
 def test_the_command_that_runs_the_tests_is_run_by_ci():
     assert [block.page for block in BLOCKS if block.text == TESTS] == ['README.md']
     assert 'sh tests/run.sh' in read('.ci', 'run')
+
+
+BUILD = """
+import sys
+from setuptools import build_meta
+print(getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2]))
+"""
+
+
+def test_packages_hold_the_licence_and_the_sdist_what_its_documents_need(tmp_path):
+    """Built in a copy, by the setuptools that is there; what it calls deprecated it will refuse later."""
+    place = str(tmp_path / 'copy')
+    shutil.copytree(TOP, place, ignore=shutil.ignore_patterns('.git', '.venv', '__pycache__', '*.egg-info', 'build', 'dist'))
+    for kind in 'sdist', 'wheel':
+        done = run_command([sys.executable, '-c', BUILD, kind, str(tmp_path)], cwd=place)
+        if "No module named 'setuptools'" in done.stderr or "No module named 'wheel'" in done.stderr:
+            pytest.skip('needs the modules setuptools and, before its version 70.1, wheel')
+        assert done.returncode == 0 and 'SetuptoolsDeprecationWarning' not in done.stderr, done.stderr
+    wheel, = glob.glob(str(tmp_path / '*.whl'))
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        licence, = [name for name in names if name.endswith('/LICENSE')]
+        assert archive.read(licence).decode() == read('docs', 'LICENSE')
+        assert {'capdrop.py', 'solaris_priv.py'} < set(names) and len(names) == 9
+    sdist, = glob.glob(str(tmp_path / '*.tar.gz'))
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition('/')[2] for name in archive.getnames()}
+    needed = {os.path.relpath(os.path.join(directory, name), TOP) for top in ('docs', 'tests', '.ci')
+              for directory, _, names in os.walk(os.path.join(TOP, top)) if '__pycache__' not in directory for name in names}
+    assert needed | {'README.md', 'pyproject.toml', 'capdrop.py', 'solaris_priv.py'} <= packed
 
 
 USAGES = re.findall(r'^(?:usage:)? +(capdrop \w+ .*?)   ', capdrop.__doc__, re.M)
