@@ -3218,8 +3218,10 @@ class Names:
             hint = '; a group is named by itself: group = %s (--group %s)' % (group, group)
             if self.security.is_private(option):
                 hint = '; a group is named by itself'
-        kind = 'account' if option == 'user' else 'group'
-        self.wrong(option, 'there is no %s %%s' % kind + hint.replace('%', '%%'), text)
+        unknown = 'there is no group %s'
+        if option == 'user':
+            unknown = 'there is no account %s'
+        self.wrong(option, unknown + hint.replace('%', '%%'), text)
         return None
 
     def in_range(self, option, text, number):
