@@ -2743,8 +2743,9 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
+        present = 'setgroups', (), self.put_groups, found.groups
         try:
-            error = self.trial(found, self.put_groups, found.groups)
+            (_, error), = self.tried(found, [present])
         except OSError:
             return True                             # capset(2) is blocked: see calls_blocked
         if error is None or error.errno == errno.EINVAL:
@@ -2755,23 +2756,20 @@ class LinuxCalls:
         """Could a seccomp filter block calls?  seccomp(2)"""
         return self.flag(PR_GET_SECCOMP) != 0
 
-    def trial(self, found, call, *args):
-        """The error of a call that changes nothing, or None.
+    def tried(self, found, trials):
+        """[(trial, its error or None)] of calls that change nothing.
 
-        It is made with the rights that the drop will have: what is permitted and needed
-        is effective meanwhile.
+        They are made with the rights that the drop will have: what is permitted and needed
+        is effective meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
         raised = (found.permitted & NEEDED) - found.effective
         if raised:
             self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
-            call(*args)
-        except OSError as error:
-            return error
+            return [(trial, error_of(*trial[2:])) for trial in trials]
         finally:
             if raised:
                 self.put_sets(found.permitted, found.effective, found.inheritable)
-        return None
 
     def put_sets(self, permitted, effective, inheritable):
         self.capset(*self.capset_data(permitted, effective, inheritable))
@@ -2844,6 +2842,14 @@ class LinuxCalls:
 
     def most_groups(self):
         return 65536                                # NGROUPS_MAX of linux/limits.h
+
+
+def error_of(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return error
+    return None
 
 
 def contents(path, directory=None):
@@ -4198,21 +4204,13 @@ def ids_only_look_right(case):
             ('user', uid, case.found.uid, case.platform.set_uid(uid)),
             ('group', gid, case.found.gid, case.platform.set_gid(gid))):
         if right not in case.rights and number in shown_for_others:
-            if set(has) != {number} or not succeeds(Step(*row)):
+            if set(has) != {number} or error_of(*row[1:]) is not None:
                 yield ('%s %d may stand for one that this user namespace does not map'
                        % (right, number))
     groups = shown_for_others.intersection(case.target.groups or ())
     if groups and 'groups' not in case.rights:
         yield ('the supplementary group %s may stand for one that this user namespace does '
                'not map' % shown(groups))
-
-
-def succeeds(step):
-    try:
-        step.run()
-    except OSError:
-        return False
-    return True
 
 
 def io_uring_registered(case):
@@ -4348,13 +4346,19 @@ def calls_blocked(case):
         return
     if case.already_held or not platform.may_be_filtered():
         return
-    for name, harmless_errors, call, *args in calls_without_effect(case):
-        error = platform.trial(case.found, call, *args)
+    try:
+        results = platform.tried(case.found, tuple(calls_without_effect(case)))
+    except OSError as error:                        # of raising what is needed for them
+        yield blocked('capset', error)
+        return
+    for (name, harmless_errors, *_), error in results:
         if error is not None and error.errno not in harmless_errors:
-            yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
-                   'containers: their seccomp profile)' % (name, error.strerror))
-            if name == 'capset':
-                return                              # the others cannot be tried without it
+            yield blocked(name, error)
+
+
+def blocked(name, error):
+    return ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; containers: '
+            'their seccomp profile)' % (name, error.strerror))
 
 
 def calls_without_effect(case):
@@ -4363,9 +4367,6 @@ def calls_without_effect(case):
     An argument that is wrong is found after the right has been asked for.
     """
     platform, found, goal = case.platform, case.found, case.goal
-    if sets_capabilities(case):
-        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
-               found.inheritable)
     if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
         yield 'setresuid', (), posix.setresuid, -1, -1, -1
     if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
@@ -4376,6 +4377,9 @@ def calls_without_effect(case):
         yield 'chroot', (errno.ENOENT,), posix.chroot, ''
     if case.confined:
         yield from prctls_without_effect(case, goal, found, platform.prctl)
+    if sets_capabilities(case):                     # the last: the others need what is raised
+        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
+               found.inheritable)
 
 
 def prctls_without_effect(case, goal, found, prctl):
