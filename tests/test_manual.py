@@ -12,7 +12,7 @@ import time
 import pytest
 
 import capdrop
-from conftest import SCRIPT, TOP, need, need_root, run, run_command
+from conftest import SCRIPT, TOP, need, need_accounts_of_debian, need_root, run, run_command
 
 MANUAL = os.path.join(TOP, 'docs', 'capdrop.8')
 CHANGES = os.path.join(TOP, 'docs', 'changes.md')
@@ -220,6 +220,7 @@ def examples():
 def place():
     """Where anybody may read: capdrop, the stanza of the page as myd.conf, and a daemon that writes its number."""
     need_root()
+    need_accounts_of_debian()
     path = tempfile.mkdtemp(prefix='capdrop-manual-', dir='/tmp')
     os.chmod(path, 0o755)
     shutil.copy(SCRIPT, path)
