@@ -2721,8 +2721,15 @@ class LinuxCalls:
             return error
         finally:
             if raised:
-                self.put_sets(found.permitted, found.effective, found.inheritable)
+                self.give_back(found)
         return None
+
+    def give_back(self, found):
+        """What was made effective for a trial.  Nobody goes on with more than he had."""
+        try:
+            self.put_sets(found.permitted, found.effective, found.inheritable)
+        except OSError as error:
+            end('capabilities made effective for a moment stay so: ' + because(error))
 
     def put_sets(self, permitted, effective, inheritable):
         self.capset(*self.capset_data(permitted, effective, inheritable))
@@ -4622,8 +4629,14 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
 
 def launch_with(request, argv, env, quiet):
     command = Command(argv, os.environ if env is None else env)
-    state = become(request, command, quiet)
-    command.run(state, request.security.chroot)
+    dropped = False
+    try:
+        state = become(request, command, quiet)
+        dropped = True
+        command.run(state, request.security.chroot)
+    finally:
+        if dropped:                                 # no memory was left, not even to run it
+            posix._exit(126)
 
 
 class Request:
