@@ -107,8 +107,9 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # ------------------------------------------------------------------ errors, messages
 #
 # Two exceptions, told apart by what is to be done, and one promise for both: nothing has
-# been changed.  A drop that has begun raises nothing; it ends as asked or the process
-# ends.  Messages are put together here and where they are raised, from text in hand.
+# been changed.  A drop that has begun raises nothing of its own; it ends as asked or the
+# process ends.  (What a signal handler of the caller raises when all is done passes on.)
+#  Messages are put together here and where they are raised, from text in hand.
 
 class Error(Exception):
     """Nothing has been changed: the base of ConfigError and RefusedError."""
@@ -1169,13 +1170,18 @@ class Reader:
         local = self.local
         self.named_by = local.named_by
         try:
-            self.file(local.path, last=True)
+            self.file_or_its_place(local.path)
         except Unreadable as problem:
-            if problem.errno == errno.ENOENT:
-                self.remember(local.path)
-                return
             raise local.source.hiding_error(
                 local.at, str(problem), 'Local_Changes_File cannot be read') from None
+
+    def file_or_its_place(self, path):
+        try:
+            self.file(path, last=True)
+        except Unreadable as problem:
+            if problem.errno != errno.ENOENT:
+                raise
+            self.remember(path)
 
     # what is kept
 
@@ -1782,7 +1788,8 @@ def harmless(uid, gids, own_group):
 
 
 def is_his(judged, place):
-    """Could the user, if he is the only one, rewrite the file of this place?"""
+    """Could the user rewrite the file of this place?  Somebody could; that it is nobody
+    else, strangers() has to say."""
     file, _, _ = place
     return any(writer.identity != ROOTS_GROUP for writer in judged.get(file, ()))
 
@@ -1884,6 +1891,9 @@ class State:
 
     def __init__(self, fields: 'Mapping[str, Any]', warnings: 'Iterable[str]' = ()) -> None:
         self.__dict__.update(fields, warnings=tuple(warnings))
+
+    def __setattr__(self, name: str, value: 'Any') -> None:
+        raise AttributeError('a State is never changed')
 
     def fields(self) -> 'Dict[str, Any]':
         """All but the warnings: {name: value}."""
@@ -2027,7 +2037,8 @@ NAMES = tuple((                                             # linux/capability.h
 NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
 
 # Whoever holds one of these can become root by it: write or own root's files, take any id
-# or right, trace root's processes, mount, or load code into the kernel.
+# or right, trace root's processes, mount, or load code into the kernel.  Others, such as
+# net_admin or kill, rule what they name and no more.
 ROOT_EQUIVALENT = sum(1 << NUMBER_OF[name] for name in (
     'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_setgid cap_setuid '
     'cap_setpcap cap_sys_module cap_sys_rawio cap_sys_chroot cap_sys_ptrace cap_sys_admin '
@@ -2426,12 +2437,6 @@ class Libcap:
         self.cap_free(pointer)
         return name
 
-    def refuses(self, text):
-        cap = self.raw_from_text(text.encode('ascii'))
-        if cap is not None:
-            self.cap_free(cap)
-        return cap is None
-
     def agrees(self, text, readings):
         """Does it read one of these (permitted, effective, inheritable), too?
 
@@ -2727,7 +2732,8 @@ class LinuxCalls:
         return count == 1
 
     def unshare(self):
-        """From here on nobody else opens descriptors here, or moves its directories.
+        """From here on nobody else opens descriptors here, or moves its directories.  Where
+        a filter blocks that, whoever shares them still could: docs/safety.md.
 
         Only with one thread: a second one would lose what they share.
         """
@@ -2742,6 +2748,8 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
+        if found.threads != 1:
+            return True                             # it would reach all; and is refused
         present = 'setgroups', (), self.put_groups, found.groups
         raised = (found.permitted & CAP_SETGID) - found.effective
         try:
@@ -2807,8 +2815,9 @@ class LinuxCalls:
         if not posix.lstat(path).st_mode & stat.S_IWGRP:
             return False
         attribute = b'system.posix_acl_access'
-        if self.raw_getxattr(os.fsencode(path), attribute, None, 0) > 0:
-            return True
+        size = self.raw_getxattr(os.fsencode(path), attribute, None, 0)
+        if size >= 0:
+            return size > 0
         if self.get_errno() in NO_SUCH_ATTRIBUTE:
             return False
         raise self.libc.error('getxattr')
@@ -3358,10 +3367,10 @@ def fields_asked(target, held, rights, exec, no_new_privs):
 
     platform = target.platform
     ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
-    held = changed(held, **ids)
-    if keeps_everything(target, held):
-        return dict(ids, **platform.goal_of_root(held))
-    return dict(ids, **platform.goal(target.sets, held, rights, exec, no_new_privs))
+    with_ids = changed(held, **ids)
+    if keeps_everything(target, with_ids):
+        return dict(ids, **platform.goal_of_root(with_ids))
+    return dict(ids, **platform.goal(target.sets, with_ids, rights, exec, no_new_privs))
 
 
 def keeps_everything(target, goal):
@@ -3532,6 +3541,8 @@ class Case:
 
     @property
     def already_held(self):
+        if self.confined and 0 in self.goal.uid:    # it may be dumpable, which is no field
+            return False
         return self.goal == self.found and self.security.chroot is None
 
     def lacks(self, right):
@@ -3574,6 +3585,15 @@ class Step:
 
     def run(self):
         self.call(*self.args)
+
+
+class Attempt(Step):
+    """One call that must fail after the drop, with one of these errors."""
+    __slots__ = ('errors',)
+
+    def __init__(self, errors, text, call, *args):
+        super().__init__(text, call, *args)
+        self.errors = errors
 
 
 # ---------------------------------------------------------------- what stands against it
@@ -4224,7 +4244,7 @@ def ids_only_look_right(case):
 
     Whoever may not change it can set it to what it is already, and nothing else.
     """
-    if case.rights >= {'user', 'group', 'groups'}:
+    if case.rights >= {'user', 'group', 'groups'} or case.found.threads != 1:
         return
     shown_for_others = case.platform.unmapped_owners()
     for right, wanted, has, call in (
@@ -4366,6 +4386,8 @@ def rights_of_command(case, root):
     if getxattr(os.fsencode(path), b'security.capability', None, 0) > 0:
         yield ('%s has file capabilities, so it would not start with the set that is asked '
                'for: remove them (setcap -r), or run a copy of it' % printable(path))
+    if not is_executable(path):
+        return                                      # an interpreter that is missing
     set_group_id = posix.stat(path).st_mode & stat.S_ISGID
     if set_group_id and not case.no_new_privs:
         yield ('%s is set-group-ID, so it would not start with the set that is asked for: '
@@ -4533,19 +4555,29 @@ def rows_of_drop(case):
     yield from platform.after(case)
 
 
+# How an attempt has to be refused.  An id that the user namespace does not map is no id
+# there; of anything else EINVAL would say that the right is still held.
+NOT_PERMITTED = (errno.EPERM,)
+NOT_OR_NOT_MAPPED = (errno.EPERM, errno.EINVAL)
+
+
 def rows_to_regain(case):
-    """What must fail afterwards.  Not made where it would succeed: a right is kept."""
+    """(errors that refuse it, a row that must fail afterwards).
+
+    None where it would succeed: a right is kept.
+    """
     platform, found, goal = case.platform, case.found, case.goal
     kept = platform.rights(goal, case.process.may_set_groups)
-    if 'user' not in kept and 0 not in goal.uid:     # uid 0 may have it by its id alone
+    if 'user' not in kept and 0 not in goal.uid:     # on SunOS uid 0 has it by its id
         for uid in sorted(set(found.uid) - set(goal.uid)):
-            yield platform.set_uid(uid)
+            yield NOT_OR_NOT_MAPPED, platform.set_uid(uid)
     if 'group' not in kept:
         for gid in sorted(set(found.gid) - set(goal.gid)):
-            yield platform.set_gid(gid)
+            yield NOT_OR_NOT_MAPPED, platform.set_gid(gid)
         if (set(found.groups) ^ set(goal.groups)) - set(goal.gid):
-            yield platform.set_groups(found.groups)
-    yield from platform.regain(case)
+            yield NOT_PERMITTED, platform.set_groups(found.groups)
+    for row in platform.regain(case):
+        yield NOT_PERMITTED, row
 
 
 def be_at_root(identity):
@@ -4559,7 +4591,7 @@ def steps_and_attempts(case):
     if case.goal is None or case.already_held:
         return (), ()
     steps = tuple(Step(*row) for row in rows_of_drop(case))
-    attempts = tuple(Step(*row) for row in rows_to_regain(case))
+    attempts = tuple(Attempt(errors, *row) for errors, row in rows_to_regain(case))
     return steps, attempts
 
 
@@ -4893,11 +4925,11 @@ def carry_out(case, steps, attempts, result):
             posix._exit(125)
 
 
-def must_fail(step):
+def must_fail(attempt):
     try:
-        step.run()
+        attempt.run()
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.EINVAL):      # EINVAL: an id not mapped here
+        if error.errno in attempt.errors:
             return
         raise                                       # prevented, not refused: proves nothing
     raise untrue('succeeded, though it must fail now')
@@ -5115,6 +5147,8 @@ class Command:
                 self.env[os.fsencode(name)] = os.fsencode(value)
         if not self.argv:
             raise ValueError('launch needs a command')
+        if b'=' in b''.join(self.env):
+            raise ValueError('the name of an environment variable has no = in it')
         if b'\0' in b''.join([*self.argv, *self.env, *self.env.values()]):
             raise ValueError('a command and its environment have no NUL in them')
         self.paths = self.possible_paths()
@@ -5218,7 +5252,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY)
+        descriptor = posix.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ''
     try:
@@ -5258,11 +5292,15 @@ def look(pid):
     return dict(unseen, **first), others
 
 
+class NoSuchProcess(RefusedError):
+    """It has ended, or cannot be seen."""
+
+
 def refusing_to_look(platform, pid):
     try:
         return platform.look(pid)
     except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError(platform.not_there % pid) from None
+        raise NoSuchProcess(platform.not_there % pid) from None
     except OSError as error:
         raise RefusedError(because(error)) from None
 
@@ -5650,6 +5688,10 @@ def main(argv: 'Optional[Sequence[str]]' = None) -> int:
             say(str(error) or 'out of memory')
     except KeyboardInterrupt:
         return 130
+    except Exception as error:                      # a mistake of this program
+        if not is_exec(argv):
+            raise
+        say('%s: %s' % (type(error).__name__, error))
     return 125
 
 
@@ -5904,8 +5946,14 @@ def audit_verb(arguments):
     if not arguments.has('-q'):
         messages = ['warning: ' + located(*note) for note in security.notes]
     audits, lines, status = [], [], 0
+    of_cgroup = '--cgroup' in arguments.values
     for pid in pids:
-        found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
+        try:
+            found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
+        except NoSuchProcess:
+            if of_cgroup:
+                continue                            # it ended after it was listed
+            raise
         audits.append(found.as_dict())
         if found.more() or (found and not arguments.has('--at-most')):
             status = 1
@@ -5913,7 +5961,7 @@ def audit_verb(arguments):
         lines += [several + str(difference) for difference in found]
         if not arguments.has('-q'):
             messages += messages_of_audit(found)
-    one = len(pids) == 1 and '--cgroup' not in arguments.values
+    one = len(pids) == 1 and not of_cgroup
     return Answer(status, audits[0] if one else audits, lines, messages)
 
 
