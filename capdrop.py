@@ -4703,12 +4703,13 @@ def become(request, command, quiet):
                 refusing(reset_signals)
             result = request.key(), state
             if steps:
-                begun = True
                 carry_out(case, steps, attempts, result)
+                begun = True
             else:
                 last_drop[:] = result
         finally:
-            refusing(process.close)                 # carry_out has closed it already
+            if not begun:                           # carry_out has closed it already
+                refusing(process.close)
     finally:
         silence.end(begun)
     return state
@@ -4862,7 +4863,10 @@ class Silence:
         if why is None:
             return
         if begun:
-            end('half-dropped and so ended: signals stay blocked: ' + why)
+            try:
+                end('half-dropped and so ended: signals stay blocked: ' + why)
+            finally:
+                posix._exit(125)                    # no memory was left to say why
         raise RefusedError('signals stay blocked: ' + why)
 
 
