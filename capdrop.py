@@ -4911,7 +4911,8 @@ def set_mask(mask):
 def raise_if_of_a_handler(error):
     """Handlers that are due run in these calls.  What they raise is theirs, and passes: it
     has a frame below the one that called."""
-    if error.__traceback__.tb_next is not None:
+    traceback = error.__traceback__                 # None where there is no memory for one
+    if traceback is not None and traceback.tb_next is not None:
         raise error
 
 
