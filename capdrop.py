@@ -53,6 +53,24 @@ State.  Names that are not in __all__ are its own and may change.
 # CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR
 # THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
+# The chapters, in order:
+#
+#   errors, messages
+#   text: Security         the six values, and where each came from
+#   files -> Security      the grammar, the tokens, includes; passing over what is not ours
+#   trust                  who could rewrite what was read
+#   State                  what a process holds: asked for, read back, or seen of another
+#   capability text        the language of cap_from_text(3)
+#   the platform           what one does; libcap; Linux: the calls
+#   Security -> Target     the name service
+#   Target -> goal         arithmetic: the State to end in
+#   the process            this one, looked at once; a Case: all that is known
+#   checks, warnings       what stands against it; Linux: what follows from the sets
+#   the order              the steps of the drop, and what must fail afterwards
+#   plan, drop, launch     (to read first: rows_of_drop, become, carry_out)
+#   watching               status and audit
+#   command line
+
 import sys
 
 # A ctypes.py planted beside this file must not be run as root.
@@ -174,6 +192,11 @@ def shown(value):
     return printable(str(value))
 
 
+def as_the_system_spells(text):
+    """A name as the C library takes it: a configuration is UTF-8, the locale may not be."""
+    return os.fsdecode(text.encode('utf-8'))
+
+
 def because(error):
     """What failed, and why, of an OSError."""
     reason = error.strerror or str(error)
@@ -192,17 +215,17 @@ def refusing(call, *args):
         raise RefusedError(because(error)) from None
 
 
-def named(call, function, *args):
+def named(call_name, function, *args):
     """function(*args); its error says which call it was."""
     try:
         return function(*args)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, call) from None
+        raise OSError(error.errno, error.strerror, call_name) from None
 
 
-def untrue(message, call=None):
+def untrue(message, call_name=None):
     """The error of a call that returned and yet did not do what it is for."""
-    return OSError(errno.EPROTO, message, call)
+    return OSError(errno.EPROTO, message, call_name)
 
 
 def nearest(word, words):
@@ -322,7 +345,8 @@ def checked(option, value, place):
 
 
 def checked_text(option, value, place):
-    if isinstance(value, int):
+    may_be_number = option in ('user', 'group', 'supplemental_groups')
+    if may_be_number and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         raise ConfigError('%s is not text' % option, *place)
@@ -795,6 +819,7 @@ class Source:
                 yield os.path.join(directory, name)
 
     def search_path(self, at):
+        """Of the environment, which belongs to whoever starts this process."""
         path = os.environ.get('EC_CONF_SEARCH_PATH')
         if path is not None:
             return path
@@ -1398,11 +1423,20 @@ def shapes_of(text):
     A name is marked also where it is only part of a word, once it stands alone somewhere.
     """
     text = text.lower()
-    words = text.translate(NAMES_APART).split()
-    if not NAME_MARKS.keys().isdisjoint(words):
+    if has_name(text):
         for name, mark in NAME_MARKS.items():
             text = text.replace(name, mark)
     return text.translate(None, ERASED).decode('latin-1').split('\n')
+
+
+def has_name(text):
+    """Does a name of ours stand alone in it?"""
+    words = text.lower().translate(NAMES_APART).split()
+    return not NAME_MARKS.keys().isdisjoint(words)
+
+
+def without_names(shape):
+    return shape.replace(ANYWHERE, '').replace(AT_TOP, '')
 
 
 def opened_after_each(lines, shapes, opened):
@@ -1413,6 +1447,8 @@ def opened_after_each(lines, shapes, opened):
         opened = SHAPES[before, shape]
         if opened is None and SLASH in shape:
             opened = opened_after_slashes(before, line, shape)
+        if opened is None and not has_name(line):           # Binding_Group has only a part
+            opened = SHAPES[before, without_names(shape)]
         if opened is None:
             break
         after_each.append(opened)
@@ -1618,7 +1654,7 @@ def way_to_file(name, key):
     try:
         if not os.path.isabs(name):
             path = os.path.join(posix.getcwd(), name)
-        passed = looked_up(path)
+        passed = everything_on_the_way(path)
     except OSError as error:
         return unknown_way(name, error.strerror)
     last, status = passed[-1]
@@ -1631,7 +1667,7 @@ def unknown_way(name, why):
     return (Waypoint(name, [Writer(name, UNKNOWN % why)]),)
 
 
-def looked_up(path):
+def everything_on_the_way(path):
     """[(path, status)] of all that is looked up on the way to an absolute path, from the
     root on: symbolic links, and where they lead.  As far as there is something.
 
@@ -1990,6 +2026,8 @@ NAMES = tuple((                                             # linux/capability.h
     'cap_block_suspend cap_audit_read cap_perfmon cap_bpf cap_checkpoint_restore').split())
 NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
 
+# Whoever holds one of these can become root by it: write or own root's files, take any id
+# or right, trace root's processes, mount, or load code into the kernel.
 ROOT_EQUIVALENT = sum(1 << NUMBER_OF[name] for name in (
     'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_setgid cap_setuid '
     'cap_setpcap cap_sys_module cap_sys_rawio cap_sys_chroot cap_sys_ptrace cap_sys_admin '
@@ -2295,7 +2333,7 @@ IDENTITY_RIGHTS = ALL_RIGHTS - {'setpcap'}
 
 
 def make_solaris():
-    """From the file beside this one, wherever the two were copied to."""
+    """From the file beside this one, which is as much root's program as this one is."""
     from importlib.util import module_from_spec, spec_from_file_location
     path = os.path.abspath(os.path.join(__file__, '..', 'solaris_priv.py'))
     if not os.path.exists(path):
@@ -2366,18 +2404,19 @@ class Libcap:
         self.string_at = ctypes.string_at
         self.filled = self.cap_init()       # filled anew for each use; never freed
 
-    def fill(self, sets):
-        """A cap_t with these sets.  Nothing is allocated: this is done in a drop, too."""
+    def fill(self, permitted, effective, inheritable):
+        """A cap_t with these sets.  libcap allocates nothing: this is done in a drop, too."""
         self.cap_clear(self.filled)
-        for flag in CAP_EFFECTIVE, CAP_PERMITTED, CAP_INHERITABLE:
-            numbers = sets[flag].numbers()
+        for flag, capabilities in ((CAP_PERMITTED, permitted), (CAP_EFFECTIVE, effective),
+                                   (CAP_INHERITABLE, inheritable)):
+            numbers = capabilities.numbers()
             if numbers:
                 values = self.values(*numbers)
                 self.cap_set_flag(self.filled, flag, len(numbers), values, CAP_SET)
         return self.filled
 
-    def apply(self, sets):
-        self.cap_set_proc(self.fill(sets))
+    def apply(self, permitted, effective, inheritable):
+        self.cap_set_proc(self.fill(permitted, effective, inheritable))
 
     def name_of(self, number):
         pointer = self.raw_to_name(number)
@@ -2393,14 +2432,17 @@ class Libcap:
             self.cap_free(cap)
         return cap is None
 
-    def agrees(self, text, every_sets):
-        """Does it read one of these sets out of the text, too?  cap_compare(3)"""
+    def agrees(self, text, readings):
+        """Does it read one of these (permitted, effective, inheritable), too?
+
+        cap_compare(3)
+        """
         theirs = self.raw_from_text(text.encode('ascii'))
         if theirs is None:
             return False
         try:
-            for sets in every_sets:
-                if self.cap_compare(self.fill(sets), theirs) == 0:
+            for sets in readings:
+                if self.cap_compare(self.fill(*sets), theirs) == 0:
                     return True
             return False
         finally:
@@ -2431,17 +2473,19 @@ CAP_EFFECTIVE, CAP_PERMITTED, CAP_INHERITABLE, CAP_SET = 0, 1, 2, 1     # sys/ca
 CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = map(capability, (6, 7, 8, 18))
 CLONE_VM, CLONE_FS, CLONE_FILES = 0x100, 0x200, 0x400                   # linux/sched.h
 CAPABILITY_VERSION_3 = 0x20080522                                       # linux/capability.h
-POLLOUT = 0x40004               # asm/poll.h: events and revents, in either order of bytes
+POLLOUT = 0x40004               # asm/poll.h, for events and revents at once
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16  # asm/unistd.h, linux/io_uring.h
+OTHER_NUMBERS = 'alpha', 'mips'                         # where 426 is another call
 FAN_REPORT_FID_OR_DIR_FID = 0x600                                       # linux/fanotify.h
 IO_URING, FANOTIFY = 'anon_inode:[io_uring]', 'anon_inode:[fanotify]'   # names in /proc
+# getxattr(2): there is none, or there are none in this file system or kernel
+NO_SUCH_ATTRIBUTE = errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS
 NOT_AN_ID = 4294967295          # -1: "leave unchanged", or a call that failed
 POISON = 0xa5a5a5a5
 BEYOND = 64                     # the number of no capability anywhere
 
 RIGHTS = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
           'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
-NEEDED = CAP_SETUID | CAP_SETGID | CAP_SYS_CHROOT | CAP_SETPCAP
 
 
 class LinuxCalls:
@@ -2481,10 +2525,12 @@ class LinuxCalls:
         self.c_uint = c_uint
         self.numbers = tuple(map(c_ulong, range(BEYOND + 1)))
         self.every = self.capabilities_of_kernel()
-        self.asked = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
+        self.probed = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
         zero = self.numbers[0]
-        self.has_ambient = self.raw_prctl(                          # Linux 4.3
-            PR_CAP_AMBIENT, self.numbers[PR_CAP_AMBIENT_IS_SET], zero, zero, zero) != -1
+        is_set = self.numbers[PR_CAP_AMBIENT_IS_SET]
+        self.has_ambient = self.raw_prctl(PR_CAP_AMBIENT, is_set, zero, zero, zero) != -1
+        if not self.has_ambient and 'CapAmb:' in (contents_or_none('/proc/self/status') or ''):
+            raise OSError(errno.EPERM, 'PR_CAP_AMBIENT is blocked: a seccomp filter', 'prctl')
         self.libcap = libcap_or_none()
 
     @property
@@ -2516,10 +2562,10 @@ class LinuxCalls:
             sets = self.read_text_ourselves(text, self.every, NUMBER_OF)
         except ValueError:
             sets = self.read_text_ourselves(text, self.every, self.names_in_libcap())
-        readings = [by_flag(*sets)]
+        readings = [sets]
         if 'all' in text.lower() or '=' in text:
             every = CapSet(2 ** 64 - 1)             # what `all` means to libcap up to 2.27
-            readings.append(by_flag(*self.read_text_ourselves(text, every, NUMBER_OF)))
+            readings.append(self.read_text_ourselves(text, every, NUMBER_OF))
         if not self.libcap.agrees(text, readings):
             self.read_text_ourselves(text, self.every, self.names_in_libcap())
             raise ValueError('cap_from_text(3) of this libcap reads it in another way', 0)
@@ -2558,7 +2604,7 @@ class LinuxCalls:
             'permitted': permitted,
             'effective': effective,
             'inheritable': inheritable,
-            'ambient': self.ambient_set() or NO_CAPABILITIES,
+            'ambient': self.ambient_set() if self.has_ambient else NO_CAPABILITIES,
             'bounding': self.bounding_set(),
             'securebits': self.flag(PR_GET_SECUREBITS),
             'keepcaps': self.flag(PR_GET_KEEPCAPS),
@@ -2590,15 +2636,15 @@ class LinuxCalls:
         return self.raw_prctl(option, zero, zero, zero, zero)
 
     def bounding_set(self):
-        count = len(self.asked)
-        return self.bits([PR_CAPBSET_READ] * count, self.asked)
+        count = len(self.probed)
+        return self.bits([PR_CAPBSET_READ] * count, self.probed)
 
     def ambient_set(self):
         """None where the kernel has none."""
-        count = len(self.asked)
+        count = len(self.probed)
         is_set = [self.numbers[PR_CAP_AMBIENT_IS_SET]] * count
         zeros = [self.numbers[0]] * count
-        return self.bits([PR_CAP_AMBIENT] * count, is_set, self.asked, zeros, zeros)
+        return self.bits([PR_CAP_AMBIENT] * count, is_set, self.probed, zeros, zeros)
 
     def bits(self, *columns):
         """The set that prctl tells, asked bit by bit; columns: its arguments.
@@ -2611,7 +2657,7 @@ class LinuxCalls:
             if set(answers) == {-1}:
                 return None
             if set(answers) <= {0, 1}:
-                return CapSet(sum(map(int.__lshift__, answers, range(BEYOND))))
+                return CapSet(sum(answer << n for n, answer in enumerate(answers)))
         raise self.strange_answer()
 
     def strange_answer(self):
@@ -2634,16 +2680,18 @@ class LinuxCalls:
 
     @staticmethod
     def filesystem_id(call, answer, line, tasks):
-        """The answer; where a filter blocks the call, what /proc says.  setfsuid(2)"""
+        """The answer to a call for an id that is none: it changes nothing, and answers with
+        the present one.  Where a filter blocks it, what /proc says.  setfsuid(2)"""
         if answer != NOT_AN_ID:
             return answer
-        # this process has one thread, or is refused
-        path = '/proc/self/status' if tasks is None else '%d/status' % posix.getpid()
-        text = contents_or_none(path, tasks)
+        text = None
+        if tasks is not None:
+            text = contents_or_none('%d/status' % posix.getpid(), tasks)
         if text is None:
             raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         _, _, rest = text.partition(line)
-        return int(rest.split()[3])
+        real_effective_saved_filesystem = rest.split()[:4]
+        return int(real_effective_saved_filesystem[-1])
 
     def threads(self, tasks):
         """How many: the largest answer of those that can tell, 0 if none can.
@@ -2664,7 +2712,7 @@ class LinuxCalls:
 
     def open_tasks(self):
         try:
-            return posix.open('/proc/self/task', os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            return posix.open('/proc/self/task', os.O_RDONLY | O_DIRECTORY)
         except OSError:
             return None                             # /proc is not mounted
 
@@ -2694,8 +2742,10 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
+        present = 'setgroups', (), self.put_groups, found.groups
+        raised = (found.permitted & CAP_SETGID) - found.effective
         try:
-            error = self.trial(found, self.put_groups, found.groups)
+            (_, error), = self.tried(found, raised, [present])
         except OSError:
             return True                             # capset(2) is blocked: see calls_blocked
         if error is None or error.errno == errno.EINVAL:
@@ -2706,23 +2756,19 @@ class LinuxCalls:
         """Could a seccomp filter block calls?  seccomp(2)"""
         return self.flag(PR_GET_SECCOMP) != 0
 
-    def trial(self, found, call, *args):
-        """The error of a call that changes nothing, or None.
+    def tried(self, found, raised, trials):
+        """[(trial, its error or None)] of calls that change nothing.
 
-        It is made with the rights that the drop will have: what is permitted and needed
-        is effective meanwhile.
+        They are made with the rights that the drop will have: `raised` is effective
+        meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
-        raised = (found.permitted & NEEDED) - found.effective
         if raised:
             self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
-            call(*args)
-        except OSError as error:
-            return error
+            return [(trial, error_of(*trial[2:])) for trial in trials]
         finally:
             if raised:
                 self.give_back(found)
-        return None
 
     def give_back(self, found):
         """What was made effective for a trial.  Nobody goes on with more than he had."""
@@ -2736,9 +2782,9 @@ class LinuxCalls:
 
     def capset_data(self, permitted, effective, inheritable):
         """The arguments of capset(2)."""
-        sets = by_flag(permitted, effective, inheritable)
-        low = [int(one) & 0xffffffff for one in sets]
-        high = [int(one) >> 32 for one in sets]
+        in_order = effective, permitted, inheritable        # as capset(2) has them
+        low = [int(one) & 0xffffffff for one in in_order]
+        high = [int(one) >> 32 for one in in_order]
         return self.words(CAPABILITY_VERSION_3, 0), self.words(*low + high)
 
     def put_groups(self, groups):
@@ -2746,27 +2792,34 @@ class LinuxCalls:
         self.setgroups(len(groups), self.words(*groups))
 
     def takes_a_line(self):
-        """Has descriptor 2 room?  POLLOUT says that a pipe takes 4096 bytes."""
+        """Has descriptor 2 room?  POLLOUT says that a pipe takes 4096 bytes.
+
+        A struct pollfd: the descriptor, and events and revents in one word, in either order
+        of bytes.  revents must come back as they were set.
+        """
         pollfd = self.words(2, POLLOUT)
-        self.raw_poll(pollfd, 1, 0)
-        return pollfd[1] == POLLOUT
+        ready = self.raw_poll(pollfd, 1, 0)
+        return ready == 1 and pollfd[1] == POLLOUT
 
     def has_access_list(self, path):
-        """Only where the group bits allow writing: they are its mask.  acl(5)"""
+        """A list of POSIX 1003.1e, acl(5): where the group may write, since that is its mask.
+        NFSv4 lists are the server's to judge."""
         if not posix.lstat(path).st_mode & stat.S_IWGRP:
             return False
         attribute = b'system.posix_acl_access'
-        return self.raw_getxattr(os.fsencode(path), attribute, None, 0) > 0
+        if self.raw_getxattr(os.fsencode(path), attribute, None, 0) > 0:
+            return True
+        if self.get_errno() in NO_SUCH_ATTRIBUTE:
+            return False
+        raise self.libc.error('getxattr')
 
     def unmapped_owners(self):
         """In a user namespace other owners of files all look like one.  user_namespaces(7)"""
         numbers = set()
         for kind in 'uid', 'gid':
-            ranges = id_map(kind)
-            if ranges is None:
-                numbers.add(65534)                  # no /proc: the usual one
-            elif not maps_all(ranges):
-                numbers.add(int(contents('/proc/sys/kernel/overflow' + kind)))
+            if not maps_every_id(kind):
+                overflow = contents_or_none('/proc/sys/kernel/overflow' + kind)
+                numbers.add(int(overflow or 65534))
         return frozenset(numbers)
 
     # looking at others
@@ -2789,20 +2842,23 @@ class LinuxCalls:
         return alive
 
     def around(self):
-        return places_of(None, '/proc/self/')
+        return surroundings_of(None, '/proc/self/')
 
     def most_groups(self):
         return 65536                                # NGROUPS_MAX of linux/limits.h
 
 
-def by_flag(permitted, effective, inheritable):
-    """Three sets in the order of cap_flag_t."""
-    return effective, permitted, inheritable
+def error_of(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return error
+    return None
 
 
 def contents(path, directory=None):
     """The text of a small file, without the line's end."""
-    descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC, dir_fd=directory)
+    descriptor = posix.open(path, os.O_RDONLY, dir_fd=directory)
     pieces = []
     try:
         piece = posix.read(descriptor, 65536)
@@ -2834,8 +2890,11 @@ def id_map(kind):
     return [tuple(map(int, line.split())) for line in text.splitlines()]
 
 
-def maps_all(ranges):
-    """The first user namespace maps every id, and one that does is as good."""
+def maps_every_id(kind):
+    """The first user namespace does, and one that does is as good."""
+    ranges = id_map(kind)
+    if ranges is None:
+        return is_mapped_by_trial(kind, NOT_AN_ID - 1)
     return sum(count for _, _, count in ranges) >= NOT_AN_ID
 
 
@@ -2847,7 +2906,6 @@ STATUS_LINES = {                # of proc(5); older kernels do not tell them all
     'threads': 'Threads'}
 # PyPy and SunOS lack some of them.
 O_PATH = getattr(os, 'O_PATH', os.O_RDONLY)
-O_CLOEXEC = getattr(os, 'O_CLOEXEC', 0)             # closed again at once
 O_DIRECTORY = getattr(os, 'O_DIRECTORY', 0)         # lstat(2) has said that it is one
 O_NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)           # and that it is no link
 
@@ -2887,7 +2945,7 @@ def task_fields(tasks, number, known_groups):
         lines = status_lines(tasks, number)
         if lines['State'][0] in 'ZX':
             return {}
-        places = places_of(tasks, '%d/' % number)
+        places = surroundings_of(tasks, '%d/' % number)
     except (FileNotFoundError, ProcessLookupError):
         return None
     groups = tuple(map(int, lines['Groups'].split()))
@@ -2914,7 +2972,7 @@ def status_lines(tasks, number):
     return lines
 
 
-def places_of(directory, where):
+def surroundings_of(directory, where):
     """Root directory, current directory and namespaces, as far as they can be seen.
 
     They need the right to trace the process: without it, nothing.
@@ -2968,7 +3026,8 @@ def opens_files(fdinfo, directory=None):
     if text is None:
         return True
     _, _, flags = text.partition('fanotify flags:')
-    return not int(flags.split()[0], 16) & FAN_REPORT_FID_OR_DIR_FID
+    words = flags.split()
+    return not words or not int(words[0], 16) & FAN_REPORT_FID_OR_DIR_FID
 
 
 def is_outside(root, identity, cwd, directory):
@@ -2999,14 +3058,15 @@ def is_outside(root, identity, cwd, directory):
 
 DEFAULT_USER = 'ecuser'                             # the documented default
 NO_USER = 'no user is named, and the default, %s, has no account: name one' % DEFAULT_USER
-FEW_GROUPS = 8                                      # as many every system takes
 
 
 class Account:
     """An entry of passwd(5), and what the name service says beside it.
 
-    groups      all that initgroups(3) would give, the primary one included
-    own_group   is the primary group his alone: of his name, without other members?
+    groups      all that initgroups(3) would give, the primary one included; none where
+                nobody will ask for them
+    own_group   is the primary group his alone: of his name, without other members?  Only
+                looked at where it could write a file
     """
     __slots__ = 'name', 'uid', 'gid', 'home', 'shell', 'groups', 'own_group'
 
@@ -3106,7 +3166,7 @@ class Names:
     def user(self):
         """(uid, his Account), either of them None."""
         text = self.security.user
-        entry = found_or_none(self.pwd.getpwnam, os.fsdecode(text.encode('utf-8')))
+        entry = found_or_none(self.pwd.getpwnam, as_the_system_spells(text))
         if entry is not None:
             number = entry.pw_uid
         else:
@@ -3136,11 +3196,10 @@ class Names:
         if self.security.supplemental_groups is None:
             return None
         names = set(self.security.supplemental_groups)
-        if len(names) > FEW_GROUPS:
-            most = self.platform.most_groups()
-            if len(names) > most:
-                raise RefusedError('%d supplementary groups: this system takes %d' % (
-                    len(names), most))
+        most = self.platform.most_groups()
+        if len(names) > most:
+            raise RefusedError('%d supplementary groups: this system takes %d' % (
+                len(names), most))
         groups = {self.group('supplemental_groups', name) for name in names}
         return tuple(sorted(groups - {None}))
 
@@ -3155,7 +3214,7 @@ class Names:
         return tuple(sorted(account.groups))
 
     def group(self, option, text):
-        entry = found_or_none(self.grp.getgrnam, os.fsdecode(text.encode('utf-8')))
+        entry = found_or_none(self.grp.getgrnam, as_the_system_spells(text))
         if entry is not None:
             number = entry.gr_gid
         else:
@@ -3172,8 +3231,10 @@ class Names:
             hint = '; a group is named by itself: group = %s (--group %s)' % (group, group)
             if self.security.is_private(option):
                 hint = '; a group is named by itself'
-        kind = 'account' if option == 'user' else 'group'
-        self.wrong(option, 'there is no %s %%s' % kind + hint.replace('%', '%%'), text)
+        unknown = 'there is no group %s'
+        if option == 'user':
+            unknown = 'there is no account %s'
+        self.wrong(option, unknown + hint.replace('%', '%%'), text)
         return None
 
     def in_range(self, option, text, number):
@@ -3240,10 +3301,13 @@ def all_groups_of(entry):
 
 
 def found_or_none(ask, name_or_number):
-    """What the name service answers.  ValueError: no name in this system's encoding."""
+    """The entry; None if there is none.  That it cannot be asked is an OSError.
+
+    ValueError: no name in this system's encoding.
+    """
     try:
         return ask(name_or_number)
-    except (KeyError, OSError, ValueError, OverflowError):
+    except (KeyError, ValueError, OverflowError):
         return None
 
 
@@ -3263,6 +3327,7 @@ def goal_of(target, held, rights, exec, no_new_privs):
 def fields_asked(target, held, rights, exec, no_new_privs):
     """The fields of that State that are asked for: the others stay as they are.
 
+    exec: a command will be run, so that the set has to survive execve(2).
     rights: those that the process has (plan, drop), or ALL_RIGHTS (audit, check): a
     process that has dropped has lost them, and was asked to use them all the same.
     None where no user is named and the default one has no account.
@@ -3336,7 +3401,7 @@ class Process:
             self.rights = platform.rights(self.found, self.may_set_groups)
             self.list_descriptors(jailed=chroot is not None)
             if chroot is not None:
-                self.open_jail(os.fsdecode(chroot.encode('utf-8')))
+                self.open_jail(as_the_system_spells(chroot))
         except BaseException:
             self.close()
             raise
@@ -3601,8 +3666,8 @@ CHECKS = (
     root_directory_out_of_reach,
     jail_unsafe,
     rewritable_by_strangers,
-    overrides_root,
-    gives_himself,
+    overrides_root,                     # these two take it that there are no strangers:
+    gives_himself,                      # the one before them refuses if there are
 )
 
 
@@ -3711,7 +3776,7 @@ def modules_out_of_reach(case):
 def closed_directory(path, goal):
     """The first one on the way that cannot be entered, or None."""
     try:
-        way = looked_up(path)
+        way = everything_on_the_way(path)
     except OSError as error:                        # not even by this process
         return os.path.dirname(error.filename)
     for directory, status in way:
@@ -3838,7 +3903,7 @@ class Linux(LinuxCalls):
             goal['keepcaps'] = int(bool(goal['securebits'] & SECBIT_KEEP_CAPS))
         if no_new_privs:
             goal['no_new_privs'] = 1
-            if 'setpcap' in rights:
+            if 'setpcap' in rights:                 # or setuid programs could not work
                 goal['bounding'] = held.bounding & (permitted | inheritable)
         return goal
 
@@ -3858,10 +3923,11 @@ class Linux(LinuxCalls):
 
     def assumed_root(self):
         """The fields of root at its start, for check."""
-        sets = ('permitted', 'effective', 'bounding')
+        full = 'permitted', 'effective', 'bounding'
         fields = dict.fromkeys(self.fields, 0)
-        fields.update(dict.fromkeys(self.fields[3:8], NO_CAPABILITIES))
-        fields.update(dict.fromkeys(sets, self.every), uid=(0,) * 4, gid=(0,) * 4, groups=())
+        fields.update(dict.fromkeys(full, self.every))
+        fields.update(dict.fromkeys(('inheritable', 'ambient'), NO_CAPABILITIES))
+        fields.update(uid=(0,) * 4, gid=(0,) * 4, groups=())
         return fields
 
     def audit_refusal(self):
@@ -3891,7 +3957,7 @@ class Linux(LinuxCalls):
     def before(self, case):
         """What needs the rights of now."""
         found, goal = case.found, case.goal
-        raised = (found.permitted & NEEDED) - found.effective
+        raised = rights_to_raise(case)
         effective = found.effective | raised
         if raised:
             yield self.capset_row(found.permitted, effective, found.inheritable)
@@ -3912,25 +3978,24 @@ class Linux(LinuxCalls):
         if goal.securebits & ~found.securebits:
             yield self.prctl_row('PR_SET_SECUREBITS, %#x' % goal.securebits,
                                  PR_SET_SECUREBITS, goal.securebits)
-        if 0 in goal.uid:                           # other programs of root's could trace it
-            yield 'prctl(PR_SET_DUMPABLE, 0)', self.forbid_dumps
 
     def after(self, case):
         """What must be last: it takes the rights away, or would be undone."""
         found, goal = case.found, case.goal
-        if not case.confined:
-            if (found.permitted & NEEDED) - found.effective:    # raised, to be used
-                yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
-            return
-        if clears_keepcaps(case):
+        if case.confined and clears_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
-        yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+        if sets_capabilities(case):
+            yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
+        if not case.confined:
+            return
         missing = ambient_to_raise(case)
         if missing:                                 # they have to be permitted, inheritable
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE', missing,
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE)
         if case.no_new_privs and not found.no_new_privs:
             yield self.prctl_row('PR_SET_NO_NEW_PRIVS, 1', PR_SET_NO_NEW_PRIVS, 1)
+        if 0 in goal.uid:                           # other programs of root's could trace it
+            yield 'prctl(PR_SET_DUMPABLE, 0)', self.forbid_dumps
 
     def regain(self, case):
         held = case.found.permitted
@@ -3953,9 +4018,9 @@ class Linux(LinuxCalls):
         """The set that is asked for: through libcap where there is one."""
         if self.libcap is None:
             return self.capset_row(permitted, effective, inheritable)
-        sets = by_flag(permitted, effective, inheritable)
         text = sets_text(permitted, effective, inheritable)
-        return 'cap_set_proc: ' + text, self.libcap.apply, sets
+        return ('cap_set_proc: ' + text, self.libcap.apply, permitted, effective,
+                inheritable)
 
     def capset_row(self, permitted, effective, inheritable):
         text = sets_text(permitted, effective, inheritable)
@@ -3977,7 +4042,7 @@ class Linux(LinuxCalls):
                 raise self.libc.error('prctl')
 
     def forbid_dumps(self):
-        """No field of a State: every change of ids resets it."""
+        """No field of a State: every change of ids sets it to fs.suid_dumpable, proc(5)."""
         self.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
         if self.prctl(PR_GET_DUMPABLE, 0, 0, 0, 0):
             raise untrue('the process is still dumpable', 'prctl')
@@ -3993,6 +4058,32 @@ def loses_with_the_user(case):
         return False
     real_effective_saved = case.found.uid[:3]
     return 0 in real_effective_saved and 0 not in case.goal.uid
+
+
+def rights_to_raise(case):
+    """What the drop needs, is permitted, and is not effective."""
+    found, goal = case.found, case.goal
+    needed = NO_CAPABILITIES
+    if goal.uid[0] not in found.uid[:3]:
+        needed |= CAP_SETUID
+    if goal.gid[0] not in found.gid[:3] or 'groups' in case.rights:
+        needed |= CAP_SETGID
+    if case.security.chroot is not None and not case.at_root_already:
+        needed |= CAP_SYS_CHROOT
+    if found.bounding - goal.bounding or goal.securebits & ~found.securebits:
+        needed |= CAP_SETPCAP
+    if case.confined and inheritable_early(case):
+        needed |= CAP_SETPCAP
+    return (needed & found.permitted) - found.effective
+
+
+def sets_capabilities(case):
+    """Root that keeps everything has them, but for what was made effective on the way:
+    here, or by the kernel when the effective user id becomes 0."""
+    if case.confined or rights_to_raise(case):
+        return True
+    becomes_root = case.found.uid[1] != 0
+    return becomes_root and case.goal.effective != case.goal.permitted
 
 
 def sets_keepcaps(case):
@@ -4076,7 +4167,8 @@ def names_of_threads():
         return []
     names = []
     for task in tasks:
-        names.append('%s %s' % (task, contents_or_none('/proc/self/task/%s/comm' % task)))
+        name = contents_or_none('/proc/self/task/%s/comm' % task) or '?'
+        names.append('%s %s' % (task, name))
     return names
 
 
@@ -4090,9 +4182,9 @@ def ids_not_mapped(case):
 
 
 def missing_ids(name, kind, ids):
-    ranges = id_map(kind)
-    if ranges is not None and maps_all(ranges):
+    if maps_every_id(kind):
         return
+    ranges = id_map(kind)
     for number in sorted(set(ids)):
         if ranges is None:
             mapped = is_mapped_by_trial(kind, number)
@@ -4130,30 +4222,36 @@ def is_mapped_by_trial(kind, number):
 def ids_only_look_right(case):
     """An id that is not mapped shows as 65534, and cannot be told from that one.
 
-    Without the right to change it, the call itself tells, and changes nothing.
+    Whoever may not change it can set it to what it is already, and nothing else.
     """
     if case.rights >= {'user', 'group', 'groups'}:
         return
     shown_for_others = case.platform.unmapped_owners()
-    uid, gid = case.goal.uid[0], case.goal.gid[0]
-    for right, number, row in (('user', uid, case.platform.set_uid(uid)),
-                               ('group', gid, case.platform.set_gid(gid))):
-        if right not in case.rights and number in shown_for_others:
-            step = Step(*row)
-            try:
-                step.run()
-            except OSError as error:
-                yield ('%s: %s: %s %d stands for one that this user namespace does not map'
-                       % (step, error.strerror, right, number))
+    for right, wanted, has, call in (
+            ('user', case.goal.uid[0], case.found.uid, posix.setresuid),
+            ('group', case.goal.gid[0], case.found.gid, posix.setresgid)):
+        if right not in case.rights and wanted in shown_for_others:
+            if not can_stay(wanted, has, call):
+                yield ('%s %d may stand for one that this user namespace does not map'
+                       % (right, wanted))
     groups = shown_for_others.intersection(case.target.groups or ())
     if groups and 'groups' not in case.rights:
         yield ('the supplementary group %s may stand for one that this user namespace does '
                'not map' % shown(groups))
 
 
+def can_stay(wanted, has, call):
+    """Can those of the ids that show as this one be set to it?  setresuid(2)"""
+    real, effective, saved, filesystem = has
+    if effective != filesystem and not keeps_filesystem_ids():
+        return False                                # the trial would change that
+    trial = [wanted if number == wanted else -1 for number in (real, effective, saved)]
+    return error_of(call, *trial) is None
+
+
 def io_uring_registered(case):
     """The kernel answers for each of the 16 places: EBADFD, one not enabled yet."""
-    if not case.confined:
+    if not case.confined or posix.uname().machine.startswith(OTHER_NUMBERS):
         return
     platform = case.platform
     for place in range(16):
@@ -4218,10 +4316,10 @@ def not_inheritable(case):
 
 
 def lost_over_exec(case):
-    passive = case.goal.ambient - case.goal.effective
-    if case.confined and passive:
+    lost = case.goal.ambient - case.goal.effective
+    if case.confined and lost:
         yield ('%s: permitted but not effective, which cannot survive exec; write +ep'
-               % passive)
+               % lost)
 
 
 def no_ambient_set(case):
@@ -4280,15 +4378,24 @@ def calls_blocked(case):
     Not where there is no filter: then nothing blocks them.
     """
     platform = case.platform
+    if case.found.threads != 1:                     # setgroups(3) would reach all of them
+        return
     if case.already_held or not platform.may_be_filtered():
         return
-    for name, harmless_errors, call, *args in calls_without_effect(case):
-        error = platform.trial(case.found, call, *args)
+    try:
+        trials = tuple(calls_without_effect(case))
+        results = platform.tried(case.found, rights_to_raise(case), trials)
+    except OSError as error:                        # of raising what is needed for them
+        yield blocked('capset', error)
+        return
+    for (name, harmless_errors, *_), error in results:
         if error is not None and error.errno not in harmless_errors:
-            yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
-                   'containers: their seccomp profile)' % (name, error.strerror))
-            if name == 'capset':
-                return                              # the others cannot be tried without it
+            yield blocked(name, error)
+
+
+def blocked(name, error):
+    return ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; containers: '
+            'their seccomp profile)' % (name, error.strerror))
 
 
 def calls_without_effect(case):
@@ -4297,9 +4404,6 @@ def calls_without_effect(case):
     An argument that is wrong is found after the right has been asked for.
     """
     platform, found, goal = case.platform, case.found, case.goal
-    if case.confined or found.permitted & NEEDED - found.effective:
-        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
-               found.inheritable)
     if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
         yield 'setresuid', (), posix.setresuid, -1, -1, -1
     if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
@@ -4310,6 +4414,9 @@ def calls_without_effect(case):
         yield 'chroot', (errno.ENOENT,), posix.chroot, ''
     if case.confined:
         yield from prctls_without_effect(case, goal, found, platform.prctl)
+    if sets_capabilities(case):                     # the last: the others need what is raised
+        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
+               found.inheritable)
 
 
 def prctls_without_effect(case, goal, found, prctl):
@@ -4373,10 +4480,9 @@ def descriptors_unseen(case):
 def counts_only_in_a_user_namespace(case):
     if not case.confined or not case.goal.permitted:
         return
-    ranges = id_map('uid')
-    if ranges is not None and not maps_all(ranges):
+    if not maps_every_id('uid'):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
-               "network of the host, say, is not its own)")
+               'network of the host, say, does not)')
 
 
 def command_may_shed_the_set(case):
@@ -4431,7 +4537,7 @@ def rows_to_regain(case):
     """What must fail afterwards.  Not made where it would succeed: a right is kept."""
     platform, found, goal = case.platform, case.found, case.goal
     kept = platform.rights(goal, case.process.may_set_groups)
-    if 'user' not in kept and 0 not in goal.uid:
+    if 'user' not in kept and 0 not in goal.uid:     # uid 0 may have it by its id alone
         for uid in sorted(set(found.uid) - set(goal.uid)):
             yield platform.set_uid(uid)
     if 'group' not in kept:
@@ -4591,7 +4697,8 @@ def must_be(asked, kinds, verb):
 # thread? then unshare -> look, check, speak -> steps -> read back -> attempts -> read back
 # -> close -> mask and collector restored
 #
-# What raises before the first step has changed nothing, and restores mask and collector.
+# What raises before the first step has changed nothing (but that nobody shares descriptors
+# and directories any more), and restores mask and collector.
 # Any call that fails after it ends the process with 125.  From the first step on nothing
 # is imported, opened or looked up, and nothing of the caller's runs.
 
@@ -4610,8 +4717,8 @@ def drop(security: 'Union[Security, Plan]', no_new_privs: 'Optional[bool]' = Non
     no_new_privs=False lets setuid and file-capability programs work afterwards; a Plan has
     decided that already.  credentials(7), capabilities(7), privileges(7).
     """
-    request = Request('drop', security, False, no_new_privs)
-    return become(request, None, True)
+    request = Request('drop', security, exec=False, no_new_privs=no_new_privs)
+    return become(request, command=None, quiet=True)
 
 
 def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]',
@@ -4624,7 +4731,8 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
     changes.  Raises ConfigError, RefusedError and ValueError with nothing changed;
     afterwards ends with 125, 126 or 127, or as the command.  execve(2)
     """
-    launch_with(Request('launch', security, True, no_new_privs), argv, env, quiet=True)
+    request = Request('launch', security, exec=True, no_new_privs=no_new_privs)
+    launch_with(request, argv, env, quiet=True)
 
 
 def launch_with(request, argv, env, quiet):
@@ -4682,7 +4790,7 @@ def become(request, command, quiet):
     """drop, and the part of launch before execve(2).  quiet: warnings are not written."""
     platform = this_platform()
     if last_drop and last_drop[0] == request.key():
-        if refusing(read_now, platform) == last_drop[1]:
+        if State(refusing(read_now, platform)) == last_drop[1]:
             return last_drop[1]                     # in a jail no name could be looked up
     target = request.look_up()
     security = request.security
@@ -4711,12 +4819,18 @@ def become(request, command, quiet):
             if not begun:                           # carry_out has closed it already
                 refusing(process.close)
     finally:
-        silence.end(begun)
+        silence.restore(begun)
     return state
 
 
 def read_now(platform):
-    return State(platform.read(None))
+    """The fields of this process."""
+    tasks = platform.open_tasks()
+    try:
+        return platform.read(tasks)
+    finally:
+        if tasks is not None:
+            posix.close(tasks)
 
 
 def unshare_and_look(platform, chroot):
@@ -4728,7 +4842,7 @@ def unshare_and_look(platform, chroot):
 
 def settle(case, steps, attempts, request, quiet):
     """Refuse, or speak; the State to end in."""
-    if request.expected is not None and steps:
+    if request.expected is not None and steps:      # with none, all is as asked already
         compare(request.expected, case, steps, attempts)
     refusals = refusals_of(case)
     if refusals:
@@ -4784,15 +4898,18 @@ def must_fail(step):
     try:
         step.run()
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.EINVAL):
+        if error.errno in (errno.EPERM, errno.EINVAL):      # EINVAL: an id not mapped here
             return
         raise                                       # prevented, not refused: proves nothing
     raise untrue('succeeded, though it must fail now')
 
 
 def verify(case):
+    held = case.process.read()
+    if held.seen().keys() != case.goal.seen().keys():
+        raise untrue('not every field could be read')
     wrong = []
-    for name, wanted, has in case.goal.differences(case.process.read()):
+    for name, wanted, has in case.goal.differences(held):
         wrong.append('%s is %s, not %s' % (name, shown(has), shown(wanted)))
     if wrong:
         raise untrue(', '.join(wrong))
@@ -4836,7 +4953,7 @@ def takes_a_line():
 # Nothing of the caller's runs inside.
 
 class Silence:
-    """Signals blocked, and seen to be, and the collector off, until end().
+    """Signals blocked, and seen to be, and the collector off, until restore().
 
     A handler or finalizer that ran half-way would run with rights that are about to go.
     Handlers that are due run here, first; one that raises leaves all as it was.
@@ -4852,10 +4969,10 @@ class Silence:
             if why is not None or not handlers_are_blocked():
                 raise RefusedError('sigprocmask: signals cannot be blocked')
         except BaseException:
-            self.end(False)
+            self.restore(False)
             raise
 
-    def end(self, begun):
+    def restore(self, begun):
         """begun: this process has changed, and cannot go on with them blocked."""
         if self.collecting:
             gc.enable()
@@ -4909,8 +5026,11 @@ def set_mask(mask):
 
 
 def raise_if_of_a_handler(error):
-    """Handlers that are due run in these calls.  What they raise is theirs, and passes: it
-    has a frame below the one that called."""
+    """Handlers that are due run in these calls.  What they raise is theirs, and passes.
+
+    The traceback of such an error goes on below the frame that made the call: into the
+    handler.  That of the call itself ends there.
+    """
     traceback = error.__traceback__                 # None where there is no memory for one
     if traceback is not None and traceback.tb_next is not None:
         raise error
@@ -4991,6 +5111,8 @@ class Command:
     """
 
     def __init__(self, argv, env):
+        if isinstance(argv, (str, bytes)):
+            raise TypeError('launch takes a list of words, such as %r' % argv.split())
         self.argv = [os.fsencode(word) for word in argv]
         self.env = {}
         for name, value in env.items():
@@ -5101,7 +5223,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY | O_CLOEXEC)
+        descriptor = posix.open(path, os.O_RDONLY)
     except OSError:
         return ''
     try:
@@ -5132,7 +5254,7 @@ def look(pid):
     """(the fields of a process, [(thread, its fields)] of its other threads)"""
     platform = this_platform()
     if pid is None:
-        return refusing(platform.read, None), []
+        return refusing(read_now, platform), []
     try:
         (_, first), *others = refusing_to_look(platform, pid)
     except (LookupError, ValueError):
@@ -5202,6 +5324,16 @@ class Audit(list):
 
         def __iter__(self) -> 'Iterator[Difference]': ...
 
+    def __init__(self, differences: 'Iterable[Difference]', pid: int, command: str,
+                 threads: int, like: str, unseen: 'List[str]') -> None:
+        super().__init__(differences)
+        self.pid = pid
+        self.command = command
+        self.threads = threads
+        self.like = like
+        self.unseen = unseen
+        self.hint = this_platform().hint(self)
+
     def more(self) -> 'List[Difference]':
         """Those by which it holds more than asked."""
         return [difference for difference in self if 'more' in difference.mark]
@@ -5246,7 +5378,7 @@ def audit_process(security, target, pid, no_new_privs):
     unseen = [name for name in platform.fields if first[name] is None]
     for number in first.get('io_urings', ()):
         unseen.append('whether the io_uring of descriptor %d is from before' % number)
-    expected, unseen_places = places_to_expect(security, platform, first, around)
+    expected, unseen_surroundings = surroundings_to_expect(security, platform, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
         held = State(platform.unlimited(first))
@@ -5259,17 +5391,12 @@ def audit_process(security, target, pid, no_new_privs):
 
     fewest = min(map(len, candidates.values()))
     like = [kind for kind, found in candidates.items() if len(found) == fewest]
-    best = Audit(candidates[like[0]])
-    best.pid = pid
-    best.command = first.get('command') or ''
-    best.threads = first.get('threads', len(tasks))
-    best.like = ' or '.join(like)
-    best.unseen = unseen + unseen_places
-    best.hint = platform.hint(best)
-    return best
+    return Audit(candidates[like[0]], pid=pid, command=first.get('command') or '',
+                 threads=first.get('threads', len(tasks)), like=' or '.join(like),
+                 unseen=unseen + unseen_surroundings)
 
 
-def places_to_expect(security, platform, first, around):
+def surroundings_to_expect(security, platform, first, around):
     """({place: identity} that every thread is to have, those that cannot be told)
 
     A jail has a root directory of its own, and so has who is elsewhere: in another mount
@@ -5284,7 +5411,7 @@ def places_to_expect(security, platform, first, around):
                 expected[name] = first[name]        # which all of its threads share
     if security.chroot is not None:
         try:
-            path = os.fsdecode(security.chroot.encode('utf-8'))
+            path = as_the_system_spells(security.chroot)
             expected['root'] = device_and_inode(path)
         except OSError as error:
             raise RefusedError('chroot: %s' % because(error)) from None
@@ -5321,7 +5448,7 @@ class Comparison:
         _, first = self.tasks[0]
         for thread, fields in self.tasks:
             for name, has in fields.items():
-                if has is None or thread and has == first.get(name):
+                if has is None or (thread and has == first.get(name)):
                     continue
                 if self.as_wanted(name, fields):
                     continue
@@ -5333,7 +5460,7 @@ class Comparison:
         want = self.wanted.get(name)
         if want is None or want == fields[name]:
             return True
-        # the root directory itself tells it then
+        # that the root directory is another one is told of `root`
         return name == 'root_path' and fields['root'] != self.wanted['root']
 
     def mark(self, name, has):
@@ -5785,7 +5912,7 @@ def audit_verb(arguments):
     for pid in pids:
         found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
         audits.append(found.as_dict())
-        if found.more() or found and not arguments.has('--at-most'):
+        if found.more() or (found and not arguments.has('--at-most')):
             status = 1
         several = 'process %d: ' % pid if len(pids) > 1 else ''
         lines += [several + str(difference) for difference in found]

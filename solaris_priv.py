@@ -839,8 +839,8 @@ def not_permitted(case):
 
 
 def no_exec(case):
-    if case.exec and case.confined and 'proc_exec' not in case.goal.permitted:
-        yield ('proc_exec is not among the privileges: the command could not be executed')
+    if case.exec and 'proc_exec' not in case.goal.effective:
+        yield 'proc_exec is not among the privileges: the command could not be executed'
 
 
 def missing_of(case):

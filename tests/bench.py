@@ -1,7 +1,9 @@
-"""What capdrop costs, beside Python itself, the same job in C, and its peers.  docs/performance.md says how to read it.
+"""What capdrop costs, beside Python itself, the same job in C, and its peers.
+docs/performance.md says how to read it.  Prints Markdown.
 
-Prints Markdown.  Every contender runs once a round, in an order that changes; the first round is not counted; what is
-compared are medians.
+Every contender runs once a round, in an order that changes; the first round is not counted.
+A ratio is the median of the ratios within one round, with an interval in which the true
+median is in 95 of 100 cases.
 """
 import argparse
 import glob
@@ -18,10 +20,14 @@ import sys
 import tempfile
 import time
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TESTS = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(TESTS)
 CAPDROP, INSTALLED = os.path.join(TOP, 'capdrop.py'), os.path.join(TOP, 'docs', 'capdrop')
-ENV = dict({name: value for name, value in os.environ.items() if not name.startswith(('PYTHON', 'LC_', 'LANG'))},
-           LC_ALL='C.UTF-8')
+ENV = {name: value for name, value in os.environ.items()
+       if not name.startswith(('PYTHON', 'LC_', 'LANG'))}
+ENV['LC_ALL'] = 'C.UTF-8'
+SYSTEM_PYTHON = '/usr/bin/python3'
+
 USER, GROUP, GROUPS, CAPS = 'daemon', 'daemon', ('mail', 'lp'), ('net_bind_service', 'kill')
 TEXT = 'cap_%s,cap_%s+ep' % CAPS
 CONF = """Security {
@@ -31,172 +37,76 @@ CONF = """Security {
   capabilities = "%s"
 }
 """ % ((USER, GROUP) + GROUPS + (TEXT,))
-STANZAS = r"""ESMTP_Listener {
+
+# ------------------------------------------------------------------ what is read
+#
+# Shapes of configurations, each as a piece with %d in it that is repeated up to 10 MB.
+
+VENDOR = r"""ESMTP_Listener {
   # listener %d: don't open it to everyone
-  Listen "*:%d" {
+  Listen "*:25" {
     Banner = "220 mail ESMTP [ready]"    # {HOSTNAME} is not expanded
     Relay_Hosts = ( 127.0.0.0/8 10.10.10.0/24 )
   }
   #Listen "[::1]:25" {}
 }
-Binding_Group "group%d" {
-  Binding "b%d" {
+Binding_Group "group1" {
+  Binding "b1" {
     EHLO_Hostname = mta.example.com
     Domain "/^(yahoo|ymail)\.com$/" {
       Max_Outbound_Connections = 20
     }
   }
 }
-Datasource "cache%d" {
+Datasource "cache1" {
   uri = ( "mysql:host=db.example.com;dbname=mail" )
   query = "SELECT id FROM users WHERE name = '{user}' (1)"
 }
 """
-# The calls that capdrop makes to look, to change, to look again, to try to regain and to look once more.  `run`
-# measures a program from this small process: a child's peak memory begins with that of the process it is forked from.
-C = '#define _GNU_SOURCE\n' + ''.join('#include <%s.h>\n' % name for name in (
-    'dirent errno fcntl grp limits linux/capability pwd sched signal stdint stdio stdlib string sys/fsuid sys/prctl '
-    'sys/resource sys/stat sys/syscall sys/wait time unistd').split()) + r'''
-typedef void *cap_t;                            /* libcap's header need not be installed */
-cap_t cap_from_text(const char *), cap_copy_int(const void *);
-ssize_t cap_copy_ext(void *, cap_t, ssize_t);
-int cap_set_proc(cap_t), cap_free(void *);
-struct state {
-  uid_t uid[4]; gid_t gid[4], groups[64]; int count; uint64_t effective, permitted, inheritable, ambient, bounding;
-  int securebits, keepcaps, no_new_privs, threads; dev_t device; ino_t inode;
-};
-static int last, tasks;
-static void must(int good, const char *what) { if (!good) { perror(what); _exit(125); } }
-static uint64_t bits(int option, int sub) {
-  uint64_t set = 0;
-  for (int n = 0; n <= last; n++) {
-    int bit = sub ? prctl(option, sub, n, 0, 0) : prctl(option, n, 0, 0, 0);
-    must(bit >= 0, "prctl"); set |= (uint64_t)bit << n;
-  }
-  must((sub ? prctl(option, sub, 64, 0, 0) : prctl(option, 64, 0, 0, 0)) == -1, "prctl 64");
-  return set;
+SHAPES = {
+    "the vendor's style": VENDOR,
+    'one stanza a line': 'Domain "d%d.example.com" { Max_Outbound_Connections = 20 }\n',
+    'nested user =': 'Datasource "ds%d" {\n  user = "mail"\n  group = "mail"\n}\n',
+    'comments with our names': '# user, group and security of %d, see include "x"\nA = b\n',
+    '/* */ comments': '/* listener %d {\n   is off */\nListener "l" {\n  Port = 25 /* ssl */\n}\n',
+    'escaped quotes': 'Listener "l%d" {\n  Banner = "220 \\"mail\\" \\\\ {"\n}\n',
+    'indented }': '  Listener "l%d" {\n    Port = 25\n    }\n',
+    'bare /regex/': 'Binding "g%d" {\n  Domain /^(a|b)\\.com$/ {\n    Limit = 2\n  }\n}\n',
+    'quoted /regex/': 'Binding "g%d" {\n  Domain "/^[ab]{2}\\.com$/" {\n    Limit = 2\n  }\n}\n',
+    'names that hold ours': 'Binding_Group "g%d" {\n  Superuser = "user"\n}\n',
+    'global assignments': 'Name_%d = "value of it"\nOther = 25\n',
+    'CRLF': 'Listener "l%d" {\r\n  Port = 25\r\n  # "off\r\n}\r\n',
+    'UTF-8': 'Listener "l%d" {\n  Banner = "Grüße – добрый день"  # größer\n}\n',
+    'paths': 'Log "l%d" {\n  path = /var/log/mail/main.log\n  Old /var/log/mail {\n  }\n}\n',
 }
-static void look(struct state *s) {
-  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  struct __user_cap_data_struct d[2]; struct stat st;
-  memset(s, 0, sizeof *s);
-  must(!syscall(SYS_capget, &header, d), "capget");
-  s->effective = d[0].effective | (uint64_t)d[1].effective << 32;
-  s->permitted = d[0].permitted | (uint64_t)d[1].permitted << 32;
-  s->inheritable = d[0].inheritable | (uint64_t)d[1].inheritable << 32;
-  s->ambient = bits(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET); s->bounding = bits(PR_CAPBSET_READ, 0);
-  must(!getresuid(s->uid, s->uid + 1, s->uid + 2) && !getresgid(s->gid, s->gid + 1, s->gid + 2), "getresuid");
-  s->uid[3] = setfsuid(-1); s->gid[3] = setfsgid(-1);
-  must((s->count = getgroups(64, s->groups)) >= 0, "getgroups");
-  s->securebits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0); s->keepcaps = prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0);
-  s->no_new_privs = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
-  must(!unshare(CLONE_VM) && !fstat(tasks, &st), "threads"); s->threads = st.st_nlink - 2;
-  must(!stat("/", &st), "/"); s->device = st.st_dev; s->inode = st.st_ino;
+WHOLE = {                                       # (before, the piece, after)
+    'one outer stanza': ('Everything {\n', '  Listener "l%d" {\n    Port = 25\n  }\n', '}\n'),
+    'a long list': ('Relay {\n  Hosts = (\n', '    10.1.%d.0/24\n', '  )\n}\n'),
 }
-static cap_t make(uint64_t effective, uint64_t permitted, uint64_t inheritable) {
-  unsigned char ext[29] = "\x90\xc2\x01\x51\x08";
-  for (int i = 0; i < 8; i++) {
-    ext[5 + 3 * i] = effective >> 8 * i; ext[6 + 3 * i] = permitted >> 8 * i; ext[7 + 3 * i] = inheritable >> 8 * i;
-  }
-  cap_t cap = cap_copy_int(ext); must(cap != NULL, "cap_copy_int"); return cap;
-}
-static gid_t group(const char *name) { struct group *g = getgrnam(name); must(g != NULL, name); return g->gr_gid; }
-static int contains(const char *path, const char *what) {       /* the whole of a file of /proc */
-  static char text[1 << 20]; size_t size = 0; ssize_t n; int fd = open(path, O_RDONLY | O_CLOEXEC);
-  must(fd >= 0, path);
-  while ((n = read(fd, text + size, sizeof text - 1 - size)) > 0) size += n;
-  must(n == 0 && !close(fd), path); text[size] = 0; return strstr(text, what) != NULL;
-}
-static int may_enter(const struct stat *st, uid_t u, gid_t g, const gid_t *groups) {
-  int other = st->st_gid == g || st->st_gid == groups[0] || st->st_gid == groups[1] ? 3 : 0;
-  return st->st_mode >> (st->st_uid == u ? 6 : other) & 1;
-}
-/* What capdrop looks at besides, before the first change; `library` is a file of Python's, absent for a launch. */
-static void check(uid_t u, gid_t g, const gid_t *groups, const char *library) {
-  char name[64], path[PATH_MAX], *slash; struct stat st; siginfo_t info; struct dirent *entry; DIR *fds;
-  must(!contains("/proc/self/setgroups", "deny"), "setgroups");
-  for (int n = 0; n < 16; n++)                  /* io_uring_enter(2), IORING_ENTER_REGISTERED_RING */
-    must(syscall(426, n, 0, 0, 16, NULL, 0) && errno != EBADFD, "io_uring registered");
-  must(!library || !contains("/proc/self/maps", "anon_inode:[io_uring]"), "io_uring mapped");
-  must((fds = opendir("/proc/self/fd")) != NULL, "/proc/self/fd");
-  while ((entry = readdir(fds)))
-    if (entry->d_name[0] != '.' && !fstat(atoi(entry->d_name), &st) &&
-        (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || !(st.st_mode & S_IFMT))) {
-      sprintf(name, "/proc/self/fd/%s", entry->d_name);
-      ssize_t n = readlink(name, path, sizeof path - 1); must(n > 0, name);
-      path[n] = 0; must(strcmp(path, "anon_inode:[io_uring]"), "io_uring");
-    }
-  closedir(fds);
-  waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT);
-  if (library && realpath(library, path))
-    for (slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-      *slash = 0; may_enter((stat(path, &st), &st), u, g, groups); *slash = '/';
-    }
-}
-static void job(char **arg, int launching, int checking) {      /* user group group1 group2 text library */
-  struct state found, goal, now; unsigned char ext[64]; uint64_t set = 0; sigset_t all, mask; struct stat st;
-  struct passwd *user = getpwnam(arg[0]); must(user != NULL, arg[0]);
-  uid_t u = user->pw_uid; gid_t g = group(arg[1]), groups[2] = {group(arg[2]), group(arg[3])};
-  cap_t cap = cap_from_text(arg[4]); must(cap && cap_copy_ext(ext, cap, sizeof ext) == 29, arg[4]); cap_free(cap);
-  for (int i = 0; i < 8; i++) set |= (uint64_t)ext[6 + 3 * i] << 8 * i;
-  for (last = 0; prctl(PR_CAPBSET_READ, last + 1, 0, 0, 0) >= 0; last++) ;
-  sigfillset(&all); must(!sigprocmask(SIG_SETMASK, &all, &mask), "sigprocmask");
-  must((tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0, "/proc/self/task");
-  look(&found); must((found.permitted & set) == set && found.threads == 1, "rights");
-  if (checking) check(u, g, groups, launching ? NULL : arg[5]);
-  goal = found; memset(goal.groups, 0, sizeof goal.groups);
-  for (int i = 0; i < 4; i++) { goal.uid[i] = u; goal.gid[i] = g; }
-  goal.count = 2; goal.groups[0] = groups[0]; goal.groups[1] = groups[1];
-  if (groups[0] > groups[1]) { goal.groups[0] = groups[1]; goal.groups[1] = groups[0]; }
-  goal.effective = goal.permitted = set; goal.inheritable = goal.ambient = launching ? set : 0;
-  goal.bounding &= set; goal.no_new_privs = 1; goal.keepcaps = 0;
-  cap_t wanted = make(set, set, goal.inheritable), before = make(found.permitted, found.permitted, 0);
-  must(!prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) && !prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl");
-  for (int n = 0; n <= last; n++)
-    if ((found.bounding & ~goal.bounding) >> n & 1) must(!prctl(PR_CAPBSET_DROP, n, 0, 0, 0), "PR_CAPBSET_DROP");
-  must(!setgroups(2, groups) && !setresgid(g, g, g) && !setresuid(u, u, u) && !prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) &&
-       !cap_set_proc(wanted), "drop");
-  for (int n = 0; n <= last; n++)
-    if (goal.ambient >> n & 1) must(!prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, n, 0, 0), "PR_CAP_AMBIENT_RAISE");
-  must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
-  look(&now); must(!memcmp(&now, &goal, sizeof goal), "reading back");
-  must(setresuid(0, 0, 0) && setresgid(0, 0, 0) && setgroups(found.count, found.groups) && cap_set_proc(before),
-       "regain");
-  look(&now); must(!memcmp(&now, &goal, sizeof goal), "reading back again");
-  must(!close(tasks) && fstat(tasks, &st) && !sigprocmask(SIG_SETMASK, &mask, NULL), "end");
-}
-static double cpu(void) {
-  struct timespec t; clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); return t.tv_sec + t.tv_nsec / 1e9;
-}
-int main(int argc, char **argv) {
-  if (argc < 3) return 2;
-  if (!strcmp(argv[1], "run")) {
-    struct rusage r; int status; pid_t pid = vfork();
-    if (!pid) { execv(argv[2], argv + 2); _exit(127); }
-    must(wait4(pid, &status, 0, &r) == pid, "wait4");
-    printf("@ %ld %ld %d\n", (r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1000000 + r.ru_utime.tv_usec +
-           r.ru_stime.tv_usec, r.ru_maxrss, status);
-  } else if (!strcmp(argv[1], "exec")) {
-    job(argv + 2, 1, 1); execv(argv[7], argv + 7); return 126;
-  } else {                                      /* time: with the checks; unchecked: without */
-    getpwnam(argv[2]); group(argv[3]); group(argv[4]); group(argv[5]);
-    double start = cpu(); job(argv + 2, 0, !strcmp(argv[1], "time")); printf("%.9f\n", cpu() - start);
-  }
-  return 0;
-}
-'''
+INSTALLATION = 100000           # bytes: the configuration of a real installation
+
+
+def configuration(size, piece, before='', after=''):
+    """A text of about this size with the stanza last."""
+    count = size // len(piece.encode())
+    return before + ''.join(piece % number for number in range(count)) + after + CONF
+
+
+# ---------------------------------------------------------- programs that are measured
+
 IDS = """import grp, os, pwd, sys
 uid, gid = pwd.getpwnam(%r).pw_uid, grp.getgrnam(%r).gr_gid
 groups = [grp.getgrnam(name).gr_gid for name in %r]
+caps = %r
 def ids():
     os.setgroups(groups), os.setresgid(gid, gid, gid), os.setresuid(uid, uid, uid)
 def check():
-    assert os.getresuid() == (uid,) * 3 and os.getresgid() == (gid,) * 3 and sorted(os.getgroups()) == sorted(groups)
-    assert p.get_no_new_privs()
-""" % (USER, GROUP, GROUPS)
-PEERS = {                                       # module -> a program that does as much of the job as it can
+    assert os.getresuid() == (uid,) * 3 and os.getresgid() == (gid,) * 3
+    assert sorted(os.getgroups()) == sorted(groups)
+""" % (USER, GROUP, GROUPS, CAPS)
+PEERS = {                       # module: a program that does as much of the job as it can
     'pyprctl': IDS + """import pyprctl as p
-keep = {p.Cap.%s, p.Cap.%s}
+keep = {getattr(p.Cap, name.upper()) for name in caps}
 p.cap_ambient_clear_all()
 p.set_keepcaps(True)
 for cap in p.capbset.probe() - keep:
@@ -208,11 +118,12 @@ for cap in keep:
     p.cap_ambient_raise(cap)
 p.set_no_new_privs()
 now = p.CapState.get_current()
-assert now.effective == now.permitted == now.inheritable == p.capbset.probe() == p.cap_ambient.probe() == keep
+assert now.effective == now.permitted == now.inheritable == keep
+assert p.capbset.probe() == p.cap_ambient.probe() == keep and p.get_no_new_privs()
 check()
-""" % tuple(name.upper() for name in CAPS),
+""",
     'prctl': IDS + """import prctl as p
-keep = (p.CAP_%s, p.CAP_%s)
+keep = [getattr(p, 'CAP_' + name.upper()) for name in caps]
 p.set_keepcaps(True)
 for cap in p.ALL_CAPS:
     if cap not in keep and p.capbset_read(cap):
@@ -221,47 +132,147 @@ ids()
 p.cap_permitted.limit(*keep)
 p.set_caps((keep, (p.CAP_PERMITTED, p.CAP_EFFECTIVE, p.CAP_INHERITABLE), True))
 p.set_no_new_privs(1)
-assert all(getattr(p.cap_permitted, name) == (name in %r) for name in p.ALL_CAP_NAMES)
+assert all(getattr(p.cap_permitted, name) == (name in caps) for name in p.ALL_CAP_NAMES)
+assert p.get_no_new_privs()
 check()
-""" % (tuple(name.upper() for name in CAPS) + (CAPS,)),
+""",
+    'capng': IDS + """import capng as c
+os.setgroups(groups)
+c.capng_clear(c.CAPNG_SELECT_ALL)
+sets = c.CAPNG_EFFECTIVE | c.CAPNG_PERMITTED | c.CAPNG_INHERITABLE
+for name in caps:
+    cap = c.capng_name_to_capability(name)
+    c.capng_update(c.CAPNG_ADD, sets | c.CAPNG_BOUNDING_SET | c.CAPNG_AMBIENT, cap)
+assert c.capng_apply(c.CAPNG_SELECT_BOUNDS) == 0
+assert c.capng_change_id(uid, gid, c.CAPNG_NO_FLAG) == 0
+assert c.capng_apply(c.CAPNG_SELECT_CAPS | c.CAPNG_SELECT_AMBIENT) == 0
+c.capng_get_caps_process()
+assert all(c.capng_have_capability(c.CAPNG_EFFECTIVE, c.capng_name_to_capability(name))
+           for name in caps)
+check()
+""",
     'daemon': IDS + """import daemon.daemon
 daemon.daemon.change_process_owner(uid, gid)
 """}
-IN_PROCESS = """import capdrop, grp, pwd, time
-security = capdrop.load(%%r)
+SHOWN = {'capng': "libcap-ng's Python binding", 'prctl': 'python-prctl',
+         'daemon': 'python-daemon', 'pyprctl': 'pyprctl'}
+
+WRAPPER = """#!%s -IS
+import gc
+import sys
+
+gc.disable()
+sys.path.insert(0, %r)
+
+import capdrop
+
+sys.exit(capdrop.main())
+"""
+MARKED = """import capdrop, grp, os, pwd, time
+security = capdrop.load(%r)
 pwd.getpwnam(%r), [grp.getgrnam(name) for name in %r]
-%%s
+%s
+os.path.exists('/begin-of-drop')
 start = time.process_time()
 capdrop.drop(security)
-print(time.process_time() - start)""" % (USER, (GROUP,) + GROUPS)
-IMPORT = 'import sys, time; start = time.process_time(); import %s; print(time.process_time() - start)'
-COMMAND = '<command>'                           # in a launcher's arguments: what it launches
-PASS, AGAIN, LIMIT = 'python3 -c pass', 'python3 -c pass, again', 'the same in C'
-CACHED, SCRIPT = 'capdrop exec, installed', 'python3 -I capdrop.py exec'
-SAME, BARE = 'drop() in C', 'drop() in C, without the checks'
-DROP, FIRST, LOAD, WC = 'drop()', 'drop(), loading libcap first', 'capdrop.load() of 10 MB', 'wc of 10 MB'
-OURS, THEIRS = 'import capdrop', 'import ctypes, os, pwd, grp'
-GOALS = [                                       # what, to what, which figure, at most
-    (CACHED, PASS, 'cpu_us', 1.25), (SCRIPT, PASS, 'cpu_us', 2.2), (CACHED, 'pyprctl', 'cpu_us', 0.32),
-    (OURS, THEIRS, 'cpu_us', 1.10), (DROP, SAME, 'cpu_us', 2.5), (LOAD, WC, 'cpu_us', 3.0),
-    (CACHED, PASS, 'peak_kib', 1.25)]
-HEADINGS = ['| what | to what | at most | measured | |',
-            '| | CPU us | quartiles | peak MiB | / python3 | / limit | capdrop / it | ends otherwise in |']
-FIELDS = 'Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs'.split()     # of /proc/PID/status
+end = time.process_time()
+os.path.exists('/end-of-drop')
+print(end - start)
+"""
+IMPORT = """import sys, time
+start = time.process_time()
+import %s
+print(time.process_time() - start)
+"""
+TIMED = """import capdrop, os, sys, time
+%s
+start = time.process_time()
+%s
+print(time.process_time() - start, flush=True)
+os._exit(0)                                     # also with threads
+"""
+GROWTH = {                      # what: (how many at first, what prepares N, what is measured)
+    'numeric groups': (
+        500, 'groups = range(9000, 9000 + N)\n'
+        'asked = capdrop.Security(user=1, group=1, supplemental_groups=groups)',
+        'capdrop.plan(asked)'),
+    'includes': (500, '', 'capdrop.load("includes%d.conf" % N)'),
+    'descriptors': (
+        4000, 'import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))\n'
+        'kept = [open(capdrop.__file__) for _ in range(N)]\n'
+        'asked = capdrop.Security(user=1, group=1)', 'capdrop.plan(asked)'),
+    'threads audited': (
+        50, 'import threading\nlock = threading.Lock()\nlock.acquire()\n'
+        'threads = [threading.Thread(target=lock.acquire, daemon=True) for _ in range(N)]\n'
+        '[thread.start() for thread in threads]\n'
+        'asked = capdrop.Security(user=1, group=1)', 'capdrop.audit(asked, os.getpid())'),
+}
 
+COMMAND = '<command>'           # in a launcher's arguments: what it launches
+PASS, AGAIN, LIMIT = 'python3 -c pass', 'python3 -c pass, again', 'the same in C'
+CACHED, WRAPPED = 'capdrop exec, installed', 'the documented wrapper'
+SCRIPT, MODULE, ZIPPED = 'python3 -I capdrop.py exec', 'python3 -m capdrop exec', 'a zipapp'
+SAME, BARE = 'drop() in C', 'drop() in C, without the checks'
+DROP, FIRST = 'drop()', 'drop(), loading libraries first'
+WC, NOTHING, FULL = 'wc of %s', 'wc of nothing', 'installed, 100 KB of configuration'
+OURS, THEIRS = 'import capdrop', 'import ctypes, os, pwd, grp'
+TWICE = 'twice as many '
+
+# What, against what, which figure, at most.  `less` both sides are without what they cost
+# with nothing to do.
+GOALS = [
+    (CACHED, PASS, 'cpu_us', 1.52),
+    (WRAPPED, PASS, 'cpu_us', 1.45),
+    (CACHED, 'pyprctl', 'cpu_us', 0.38),
+    (DROP, SAME, 'cpu_us', 4.0),
+    (DROP, None, 'system_calls', 460),
+] + [(shape, WC % shape, 'cpu_us', 10) for shape in list(SHAPES) + list(WHOLE)] + [
+    (FULL, CACHED, 'more_cpu', 0.25),
+    (OURS, THEIRS, 'cpu_us', 1.0),
+    (CACHED, PASS, 'peak_kib', 1.30),
+] + [(TWICE + what, what, 'cpu_us', 2.1) for what in GROWTH]
+FIGURES = {'cpu_us': '', 'system_calls': ', system calls', 'more_cpu': ', what it adds',
+           'peak_kib': ', peak memory'}
+HEADINGS = ['| what | against | at most | measured | interval | |',
+            '| | CPU us | peak MiB | system calls | / python3 | / limit | ends otherwise in |']
+FIELDS = 'Uid Gid Groups CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs'.split()
+
+
+# ------------------------------------------------------------------------ contenders
 
 class Contender:
-    """base: its interpreter doing nothing; own_clock: it prints the seconds that count itself."""
+    """A command that is measured.
 
-    def __init__(self, name, kind, argv, base=PASS, own_clock=False):
-        self.name, self.kind, self.argv, self.base, self.own_clock = name, kind, argv, base, own_clock
-        self.samples, self.ends_as = {'cpu_us': [], 'peak_kib': []}, None
+    base        the contender that is its interpreter doing nothing
+    own_clock   it prints the seconds that count itself
+    less        the contender whose cost in the same round is taken off
+    every       it runs in each round, or in each third one
+    samples     {figure: {round: value}}
+    ends_as     what it launched was like, from /proc/PID/status
+    """
+    system_calls = ends_as = None
 
-    def run(self, runner, command):
-        """Once: (standard output, CPU time in microseconds, peak memory in KiB or None)."""
-        argv = [word.replace(COMMAND, command[0]) for word in self.argv] + command[1:] * (self.kind == 'launcher')
+    def __init__(self, name, kind, argv, base=PASS, own_clock=False, less=None, every=1):
+        self.name = name
+        self.kind = kind
+        self.argv = argv
+        self.base = base
+        self.own_clock = own_clock
+        self.less = less
+        self.every = every
+        self.samples = {'cpu_us': {}, 'peak_kib': {}}
+
+    def command(self, launched):
+        argv = [word.replace(COMMAND, launched[0]) for word in self.argv]
+        if self.kind in ('launcher', 'start'):
+            argv += launched[1:]
         argv[0] = shutil.which(argv[0])
-        process = subprocess.Popen(runner + argv, env=ENV, stdout=subprocess.PIPE, cwd='/')
+        return argv
+
+    def run(self, runner, launched):
+        """Once: (standard output, CPU time in microseconds, peak memory in KiB or None)."""
+        argv = runner + self.command(launched)
+        process = subprocess.Popen(argv, env=ENV, stdout=subprocess.PIPE, cwd='/')
         with process.stdout as pipe:
             out = pipe.read().decode()
         process.returncode, usage = os.wait4(process.pid, 0)[1:]
@@ -271,27 +282,61 @@ class Contender:
             cpu, kib, status = map(int, figures.split())
         if status:
             raise subprocess.CalledProcessError(status, argv[0])
-        return (out, float(out) * 1e6, None) if self.own_clock else (out, cpu, kib)
+        if self.own_clock:
+            return out, float(out) * 1e6, None
+        return out, cpu, kib
 
-    def measure(self, runner, counted):
-        if self.kind == 'launcher' and not counted:
-            out = self.run(runner, [shutil.which('grep'), '-E', '^(%s):' % '|'.join(FIELDS), '/proc/self/status'])[0]
-            self.ends_as = {name: value.strip() for name, value in (line.split(':') for line in out.splitlines())}
-        figures = self.run(runner, [shutil.which('true')])[1:]
-        for figure, value in zip(('cpu_us', 'peak_kib'), figures if counted else ()):
-            self.samples[figure].append(value)
+    def measure(self, runner, number):
+        """In round `number`; 0 is not counted."""
+        if number == 0 and self.kind in ('launcher', 'start'):
+            self.ends_as = self.how_it_ends(runner)
+        _, cpu, kib = self.run(runner, [shutil.which('true')])
+        if number:
+            self.samples['cpu_us'][number] = cpu
+            self.samples['peak_kib'][number] = kib
 
-    def quartiles(self, figure='cpu_us'):
-        """Lower quartile, median, upper quartile; None where it was not measured."""
-        values = self.samples[figure]
-        if None in values:
-            return None, None, None
-        values, ranks = sorted(values), [(len(values) - 1) * part for part in (0.25, 0.5, 0.75)]
-        return tuple((values[int(rank)] + values[int(rank + 0.5)]) / 2.0 for rank in ranks)
+    def how_it_ends(self, runner):
+        pattern = '^(%s):' % '|'.join(FIELDS)
+        out = self.run(runner, [shutil.which('grep'), '-E', pattern, '/proc/self/status'])[0]
+        lines = (line.split(':') for line in out.splitlines())
+        return {name: value.strip() for name, value in lines}
 
+    def count_system_calls(self, top):
+        """Between its marks, which are files that do not exist.  strace(1)"""
+        trace = top + '/trace'
+        argv = ['strace', '-qq', '-o', trace] + self.command([shutil.which('true')])
+        subprocess.call(argv, env=ENV, stdout=subprocess.DEVNULL, cwd='/')
+        with open(trace) as file:
+            lines = file.readlines()
+        marks = [number for number, line in enumerate(lines)
+                 if '"/begin-of-drop"' in line or '"/end-of-drop"' in line]
+        if len(marks) == 2:
+            self.system_calls = marks[1] - marks[0] - 1
+
+    def middle(self, figure='cpu_us'):
+        """The median, or None where it was not measured."""
+        values = self.samples[figure].values()
+        return None if not values or None in values else median(values)
+
+
+def median(values):
+    values = sorted(values)
+    return (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2.0
+
+
+def interval(values):
+    """(low, high): the median of what they are a sample of, in 95 of 100 cases."""
+    values = sorted(values)
+    reach = 0.98 * len(values) ** 0.5
+    low = int(len(values) / 2.0 - reach) - 1
+    high = int(len(values) / 2.0 + reach + 1)
+    return values[max(low, 0)], values[min(high, len(values) - 1)]
+
+
+# ------------------------------------------------------------------ what is prepared
 
 def write(path, text, mode=0o644):
-    with open(path, 'w') as file:
+    with open(path, 'w', encoding='utf-8', newline='') as file:
         file.write(text)
     os.chmod(path, mode)
     return path
@@ -305,131 +350,323 @@ def venv(directory, python):
 
 def location(python, module, directory):
     """The directory that `python` imports a module from, or None."""
-    code = 'import sys; sys.path[:0] = %r; import %s as m; print(m.__file__)' % (directory, module)
-    process = subprocess.Popen([python, '-I', '-c', code], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    code = 'import sys; sys.path[:0] = %r; import %s as m; print(m.__file__)'
+    process = subprocess.Popen([python, '-I', '-c', code % (directory, module)], env=ENV,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     path = process.communicate()[0].decode().strip().replace('/__init__.py', '')
     return None if process.returncode else os.path.dirname(path)
 
 
 def python_peers(top, python, homes, directory):
-    """Each in a clean environment of an interpreter that can import it, beside that interpreter doing nothing."""
+    """Each in a clean environment of an interpreter that can import it, beside that
+    interpreter doing nothing."""
+    interpreters = [python]
+    if os.path.exists(SYSTEM_PYTHON):
+        interpreters.append(SYSTEM_PYTHON)
     for module in sorted(PEERS):
-        interpreters = [python] + ['/usr/bin/python3'] * os.path.exists('/usr/bin/python3')
-        places = [(interpreter, location(interpreter, module, directory)) for interpreter in interpreters]
-        for interpreter, place in [pair for pair in places if pair[1]][:1]:
-            base = PASS if interpreter == python else interpreter + ' -c pass'
-            if interpreter not in homes:
-                homes[interpreter] = venv(top + '/other', interpreter)
-                yield Contender(base, 'python', [homes[interpreter][0], '-c', 'pass'], base)
-            home, site = homes[interpreter]
-            for path in glob.glob('%s/%s*' % (place, module)) + glob.glob('%s/_%s*' % (place, module)):
-                (shutil.copytree if os.path.isdir(path) else shutil.copy)(path, site + '/' + os.path.basename(path))
-            write('%s/bench_%s.py' % (site, module), PEERS[module] + 'os.execv(sys.argv[1], sys.argv[1:])\n')
-            yield Contender(module, 'launcher', [home, '-c', 'import bench_' + module, COMMAND], base)
+        for interpreter in interpreters:
+            place = location(interpreter, module, directory)
+            if place:
+                break
+        else:
+            continue
+        base = PASS if interpreter == python else interpreter + ' -c pass'
+        if interpreter not in homes:
+            homes[interpreter] = venv(top + '/other', interpreter)
+            yield Contender(base, 'python', [homes[interpreter][0], '-c', 'pass'], base)
+        home, site = homes[interpreter]
+        copy_module(place, module, site)
+        program = PEERS[module] + 'os.execv(sys.argv[1], sys.argv[1:])\n'
+        write('%s/bench_%s.py' % (site, module), program)
+        yield Contender(SHOWN[module], 'launcher',
+                        [home, '-c', 'import bench_' + module, COMMAND], base)
+
+
+def copy_module(place, module, site):
+    for pattern in '%s/%s*', '%s/_%s*':
+        for path in glob.glob(pattern % (place, module)):
+            copy = shutil.copytree if os.path.isdir(path) else shutil.copy
+            copy(path, site + '/' + os.path.basename(path))
 
 
 def tools():
     """The peers that are not Python."""
-    sets, keep = '-all,+' + ',+'.join(CAPS), ['cap_' + name for name in CAPS]
+    sets = '-all,+' + ',+'.join(CAPS)
     yield Contender('setpriv', 'launcher', [
-        'setpriv', '--reuid', USER, '--regid', GROUP, '--groups', ','.join(GROUPS), '--inh-caps', sets,
-        '--ambient-caps', sets, '--bounding-set', sets, '--no-new-privs', COMMAND])
+        'setpriv', '--reuid', USER, '--regid', GROUP, '--groups', ','.join(GROUPS),
+        '--inh-caps', sets, '--ambient-caps', sets, '--bounding-set', sets,
+        '--no-new-privs', COMMAND])
     yield Contender('gosu', 'launcher', ['gosu', USER + ':' + GROUP, COMMAND])
     if shutil.which('capsh'):
-        with open('/proc/self/status') as file:
-            mask = [line.split()[1] for line in file if line.startswith('CapBnd')][0]
-        held = subprocess.check_output(['capsh', '--decode=' + mask]).decode().strip().partition('=')[2].split(',')
-        yield Contender('capsh', 'launcher', [
-            'capsh', '--noamb', '--keep=1', '--drop=' + ','.join(name for name in held if name not in keep),
-            '--groups=' + ','.join(GROUPS), '--gid=%d' % grp.getgrnam(GROUP)[2], '--uid=%d' % pwd.getpwnam(USER)[2],
-            '--keep=0', '--caps=%s+eip' % ','.join(keep), '--addamb=' + ','.join(keep), '--no-new-privs',
-            '--shell=' + COMMAND, '--'])
+        yield capsh()
 
 
-def prepare(top, python, directory):
-    """Everything, in the directory `top`: (what runs the contenders, the contenders)."""
-    (home, site), limit, conf = venv(top + '/venv', python), top + '/limit', write(top + '/job.conf', CONF)
-    shutil.copy(CAPDROP, top)
-    shutil.copy(CAPDROP, site)                  # and its cache, after the first round: as installed
+def capsh():
+    keep = ['cap_' + name for name in CAPS]
+    with open('/proc/self/status') as file:
+        mask = [line.split()[1] for line in file if line.startswith('CapBnd')][0]
+    decoded = subprocess.check_output(['capsh', '--decode=' + mask]).decode()
+    held = decoded.strip().partition('=')[2].split(',')
+    return Contender('capsh', 'launcher', [
+        'capsh', '--noamb', '--keep=1',
+        '--drop=' + ','.join(name for name in held if name not in keep),
+        '--groups=' + ','.join(GROUPS), '--gid=%d' % grp.getgrnam(GROUP)[2],
+        '--uid=%d' % pwd.getpwnam(USER)[2], '--keep=0', '--caps=%s+eip' % ','.join(keep),
+        '--addamb=' + ','.join(keep), '--no-new-privs', '--shell=' + COMMAND, '--'])
+
+
+def ways_to_start(top, python, home, conf):
+    """(installed, wrapper, script, -m, zipapp)"""
+    words = ['exec', conf, '--', COMMAND]
     with open(INSTALLED) as file:               # pip puts the interpreter into its first line
         script = '#!%s\n%s' % (home, file.read().partition('\n')[2])
-    installed, job = write(top + '/venv/bin/capdrop', script, 0o755), [USER, GROUP] + list(GROUPS) + [TEXT]
-    big = write(top + '/big.conf', ''.join(STANZAS % ((n,) * 5) for n in range(10000000 // len(STANZAS))) + CONF)
-    compiled = shutil.which('cc') and not subprocess.call(
-        ['cc', '-O2', '-o', limit, write(limit + '.c', C), '-l:libcap.so.2'])
-    found = [Contender(PASS, 'python', [home, '-c', 'pass']), Contender(AGAIN, 'python', [home, '-c', 'pass']),
-             Contender(CACHED, 'launcher', [installed, 'exec', conf, '--', COMMAND]),
-             Contender(SCRIPT, 'launcher', [home, '-I', top + '/capdrop.py', 'exec', conf, '--', COMMAND])]
-    found += list(tools()) + list(python_peers(top, python, {python: (home, site)}, [directory] if directory else []))
-    for name, before in ((DROP, 'capdrop.state()'), (FIRST, '')):
-        found.append(Contender(name, 'drop', [home, '-c', IN_PROCESS % (conf, before)], own_clock=True))
-    if compiled:
-        library = location(home, 'os', []) + '/os.py'
-        found += [Contender(name, 'drop', [limit, verb] + job + [library], own_clock=True)
-                  for name, verb in ((SAME, 'time'), (BARE, 'unchecked'))]
-        found.append(Contender(LIMIT, 'launcher', [limit, 'exec'] + job + [COMMAND]))
-    found += [Contender(LOAD, 'load', [home, '-c', 'import capdrop; capdrop.load(%r)' % big]),
-              Contender(WC, 'load', ['wc', big])]
-    found += [Contender(name, 'import', [home, '-c', IMPORT % name[7:]], own_clock=True) for name in (OURS, THEIRS)]
-    return [limit, 'run'] if compiled else [], [one for one in found if shutil.which(one.argv[0])]
+    installed = write(top + '/venv/bin/capdrop', script, 0o755)
+    yield Contender(CACHED, 'launcher', [installed] + words)
+    appliance = top + '/appliance'
+    os.mkdir(appliance)
+    shutil.copy(CAPDROP, appliance)
+    subprocess.check_call([python, '-m', 'compileall', '-q', appliance], env=ENV)
+    wrapper = write(appliance + '/myd', WRAPPER % (os.path.realpath(python), appliance), 0o755)
+    yield Contender(WRAPPED, 'start', [wrapper] + words)
+    shutil.copy(CAPDROP, top)
+    yield Contender(SCRIPT, 'start', [home, '-I', top + '/capdrop.py'] + words)
+    yield Contender(MODULE, 'start', [home, '-m', 'capdrop'] + words)
+    yield Contender(ZIPPED, 'start', [home, zipped(top, python)] + words)
 
+
+def zipped(top, python):
+    """With the module's bytecode: without it the zip would be compiled at every start."""
+    directory = top + '/zip'
+    os.mkdir(directory)
+    source = shutil.copy(CAPDROP, directory)
+    code = 'import py_compile, sys; py_compile.compile(sys.argv[1], cfile=sys.argv[1] + "c")'
+    subprocess.check_call([python, '-c', code, source], env=ENV)
+    write(directory + '/__main__.py', 'import sys, capdrop\nsys.exit(capdrop.main())\n')
+    target = top + '/capdrop.pyz'
+    subprocess.check_call([python, '-m', 'zipapp', directory, '-o', target], env=ENV)
+    return target
+
+
+def drops(home, conf, limit):
+    for name, before in (DROP, 'capdrop.state()'), (FIRST, ''):
+        code = MARKED % (conf, USER, (GROUP,) + GROUPS, before)
+        yield Contender(name, 'drop', [home, '-c', code], own_clock=True)
+    if limit:
+        job = [USER, GROUP] + list(GROUPS) + [TEXT, conf]
+        library = location(home, 'os', []) + '/os.py'
+        for name, verb in (SAME, 'time'), (BARE, 'unchecked'):
+            yield Contender(name, 'drop', [limit, verb] + job + [library], own_clock=True)
+        yield Contender(LIMIT, 'launcher', [limit, 'exec'] + job + [COMMAND])
+
+
+def readings(top, home, installed, size):
+    """Each shape and wc(1) on the same file, both without what they need to start."""
+    yield Contender(NOTHING, 'wc', ['wc', os.devnull], every=3)
+    texts = {name: configuration(size, piece) for name, piece in SHAPES.items()}
+    for name, (before, piece, after) in WHOLE.items():
+        texts[name] = configuration(size, piece, before, after)
+    for number, (name, text) in enumerate(texts.items()):
+        path = write('%s/shape%d.conf' % (top, number), text)
+        code = TIMED % ('', 'capdrop.load(%r)' % path)
+        yield Contender(name, 'load', [home, '-c', code], own_clock=True, every=3)
+        yield Contender(WC % name, 'wc', ['wc', path], less=NOTHING, every=3)
+    path = write(top + '/installation.conf', configuration(INSTALLATION, VENDOR))
+    yield Contender(FULL, 'launcher', [installed, 'exec', path, '--', COMMAND])
+
+
+def growths(top, home):
+    for number in range(1000):
+        write('%s/include%d.conf' % (top, number), 'Name = value\n')
+    for what, (count, prepare, measured) in GROWTH.items():
+        for name, times in (what, 1), (TWICE + what, 2):
+            lines = ''.join('include "include%d.conf"\n' % n for n in range(count * times))
+            if what == 'includes':
+                write('%s/includes%d.conf' % (top, count * times), lines + CONF)
+            before = 'os.chdir(%r)\nN = %d\n%s' % (top, count * times, prepare)
+            code = TIMED % (before, measured)
+            yield Contender(name, 'growth', [home, '-c', code], own_clock=True, every=3)
+
+
+def prepare(top, python, directory, size):
+    """Everything, in the directory `top`: (what runs the contenders, the contenders)."""
+    home, site = venv(top + '/venv', python)
+    shutil.copy(CAPDROP, site)                  # and its cache, after the first round
+    conf = write(top + '/job.conf', CONF)
+    limit = compiled(top)
+    found = [Contender(PASS, 'python', [home, '-c', 'pass']),
+             Contender(AGAIN, 'python', [home, '-c', 'pass'])]
+    found += ways_to_start(top, python, home, conf)
+    found += tools()
+    found += python_peers(top, python, {python: (home, site)}, [directory] if directory else [])
+    found += drops(home, conf, limit)
+    found += readings(top, home, top + '/venv/bin/capdrop', size)
+    for name in OURS, THEIRS:
+        code = IMPORT % name[len('import '):]
+        found.append(Contender(name, 'import', [home, '-c', code], own_clock=True))
+    found += growths(top, home)
+    runner = [limit, 'run'] if limit else []
+    return runner, [one for one in found if shutil.which(one.argv[0])]
+
+
+def compiled(top):
+    """The program of limit.c, or None."""
+    limit = top + '/limit'
+    source = os.path.join(TESTS, 'limit.c')
+    if not shutil.which('cc'):
+        return None
+    failed = subprocess.call(['cc', '-O2', '-w', '-o', limit, source, '-l:libcap.so.2'])
+    return None if failed else limit
+
+
+# ------------------------------------------------------------- measured and compared
 
 def measured(runner, contenders, rounds):
     """Those that ran, by name."""
     for number in range(rounds + 1):
-        for one in random.Random(number).sample(contenders, len(contenders)):       # no one always after the same
+        present = [one for one in contenders if number % one.every == 0 or number == 1]
+        for one in random.Random(number).sample(present, len(present)):
             try:
-                one.measure(runner, number > 0)
-            except (subprocess.CalledProcessError, ValueError) as e:
+                one.measure(runner, number)
+            except (subprocess.CalledProcessError, ValueError) as error:
                 contenders.remove(one)
-                sys.stderr.write('bench.py: left out: %s: %s\n' % (one.name, e))
+                sys.stderr.write('bench.py: left out: %s: %s\n' % (one.name, error))
     return {one.name: one for one in contenders}
 
 
-def ratio(found, one, other, figure='cpu_us'):
-    """one / other, or None; where their interpreters are not the same, each first / its interpreter doing nothing."""
-    a, b = found.get(one), found.get(other)
-    values = [each.quartiles(figure)[1] for each in (a, b, found[b.base], found[a.base])] if a and b else [None]
-    return None if None in values else values[0] / values[1] * values[2] / values[3]
+def cost(found, one, figure, number):
+    """Of one contender in one round, without what is taken off; or None."""
+    value = one.samples[figure].get(number)
+    if value is None or one.less is None:
+        return value
+    off = found[one.less].samples[figure].get(number)
+    return None if off is None or off >= value else value - off
+
+
+def ratios(found, one, other, figure):
+    """One / other within each round.  Where their interpreters are not the same, each is
+    first divided by its interpreter doing nothing."""
+    if one not in found or other not in found:
+        return []
+    a, b = found[one], found[other]
+    kind = 'cpu_us' if figure == 'more_cpu' else figure
+    result = []
+    for number in a.samples[kind]:
+        each = [cost(found, who, kind, number) for who in (a, b)]
+        if a.base != b.base:
+            each += [cost(found, found[who.base], kind, number) for who in (b, a)]
+        else:
+            each += [1, 1]
+        if None not in each:
+            result.append(each[0] / each[1] * each[2] / each[3] - (figure == 'more_cpu'))
+    return result
+
+
+def compared(found, goal):
+    """(what was measured, low, high), each None where it was not."""
+    one, other, figure, _ = goal
+    if figure == 'system_calls':
+        count = found[one].system_calls if one in found else None
+        return count, count, count
+    values = ratios(found, one, other, figure)
+    if not values:
+        return None, None, None
+    return (median(values),) + interval(values)
 
 
 def show(value, form='%.2f'):
     return '-' if value is None else form % value
 
 
+def verdict(value, most):
+    if value is None:
+        return 'not measured'
+    return 'met' if value <= most else 'missed'
+
+
 def report(found, about):
     """Lines of Markdown."""
-    low, _, high = found[PASS].quartiles()
-    yield '%(date)s, %(python)s, Linux %(kernel)s, %(machine)s; %(rounds)d rounds; `wc` in locale %(locale)s.' % about
-    yield 'Noise: `%s` measured twice differs by a factor of %.3f; the middle half of its runs spans %.1f%%.\n' % (
-        PASS, ratio(found, AGAIN, PASS), 100 * (high - low) / low)
-    yield HEADINGS[0] + '\n|---|---|---:|---:|---|'
-    for one, other, figure, most in GOALS:
-        value = ratio(found, one, other, figure)
-        yield '| %s%s | %s | %.2f | %s | %s |' % (
-            one, ', peak memory' * (figure == 'peak_kib'), other, most, show(value, '%.3f'),
-            'not measured' if value is None else 'met' if value <= most else 'missed')
-    yield '\n%s\n|---|%s---|' % (HEADINGS[1], '---:|' * 6)
-    pairs = {'python': (CACHED, LIMIT), 'launcher': (CACHED, LIMIT), 'drop': (DROP, SAME), 'load': (LOAD, WC),
-             'import': (OURS, THEIRS)}
-    for one in sorted(found.values(), key=lambda one: list(pairs).index(one.kind)):
-        (low, median, high), (ours, limit) = one.quartiles(), pairs[one.kind]
-        kib, other = one.quartiles('peak_kib')[1], found[CACHED].ends_as if CACHED in found else None
-        yield '| %s | %.0f | %.0f to %.0f | %s | %s | %s | %s | %s |' % (
-            one.name, median, low, high, show(kib and kib / 1024.0, '%.1f'),
-            show(median / found[one.base].quartiles()[1]), show(ratio(found, one.name, limit)),
-            show(ratio(found, ours, one.name)),
-            ' '.join(name for name in FIELDS if one.ends_as and other and one.ends_as[name] != other[name]))
+    yield ('%(date)s, %(python)s, Linux %(kernel)s, %(machine)s; %(rounds)d rounds; `wc` in '
+           'locale %(locale)s.' % about)
+    noise, low, high = compared(found, (AGAIN, PASS, 'cpu_us', 1))
+    yield 'Noise: `%s` against itself is %.3f (%.3f to %.3f).\n' % (PASS, noise, low, high)
+    yield HEADINGS[0] + '\n|---|---|---:|---:|---|---|'
+    for goal in GOALS:
+        one, other, figure, most = goal
+        value, low, high = compared(found, goal)
+        form = '%d' if figure == 'system_calls' else '%.2f'
+        between = '' if low == high else '%s to %s' % (show(low), show(high))
+        yield '| %s%s | %s | %s | %s | %s | %s |' % (
+            one, FIGURES[figure], other or '', form % most, show(value, form), between,
+            verdict(value, most))
+    yield '\n%s\n|---|%s---|' % (HEADINGS[1], '---:|' * 5)
+    for one in found.values():
+        if one.kind not in ('load', 'wc', 'growth'):
+            yield row(found, one)
+
+
+def row(found, one):
+    limit = SAME if one.kind == 'drop' else LIMIT
+    kib = one.middle('peak_kib')
+    values = [ratios(found, one.name, other, 'cpu_us') for other in (one.base, limit)]
+    otherwise = ''
+    if one.ends_as and CACHED in found:
+        ours = found[CACHED].ends_as
+        otherwise = ' '.join(name for name in FIELDS if one.ends_as[name] != ours[name])
+    by_python, by_limit = (median(each) if each else None for each in values)
+    return '| %s | %.0f | %s | %s | %s | %s | %s |' % (
+        one.name, one.middle(), show(kib and kib / 1024.0, '%.1f'),
+        show(one.system_calls, '%d'), show(by_python), show(by_limit), otherwise)
+
+
+def as_json(found, about):
+    about['contenders'] = [
+        {'name': one.name, 'kind': one.kind, 'base': one.base, 'ends_as': one.ends_as,
+         'system_calls': one.system_calls, 'cpu_us': one.samples['cpu_us'],
+         'peak_kib': one.samples['peak_kib']} for one in found.values()]
+    about['goals'] = []
+    for goal in GOALS:
+        value, low, high = compared(found, goal)
+        about['goals'].append({'what': goal[0], 'against': goal[1], 'figure': goal[2],
+                               'at_most': goal[3], 'measured': value, 'interval': [low, high]})
+    return json.dumps(about, indent=1)
+
+
+def about_this(options):
+    version = ('import platform; '
+               'print(platform.python_implementation(), platform.python_version())')
+    python = subprocess.check_output([options.python, '-c', version], env=ENV)
+    return {'date': time.strftime('%Y-%m-%d'), 'rounds': options.rounds,
+            'locale': ENV['LC_ALL'], 'kernel': platform.release(),
+            'machine': '%s, %d processors' % (platform.machine(), os.cpu_count()),
+            'python': python.decode().strip()}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--rounds', type=int, default=50,
+                        help='how often each contender runs: 50 (what is read, and growth, a '
+                        'third of that)')
+    parser.add_argument('--python', default=sys.executable,
+                        help='the interpreter to measure on: this one')
+    parser.add_argument('--size', type=int, default=10000000,
+                        help='bytes of each configuration: 10000000')
+    parser.add_argument('--peers', metavar='DIRECTORY',
+                        help='from where to import pyprctl and python-daemon')
+    parser.add_argument('--only', metavar='NAME', help='only what has NAME in its name, and '
+                        'what everything is compared with')
+    parser.add_argument('--json', metavar='FILE', help='write every figure there too')
+    return parser.parse_args()
+
+
+def chosen(contenders, only):
+    if only is None:
+        return contenders
+    return [one for one in contenders
+            if only in one.name or one.kind == 'python' or one.name in (LIMIT, SAME, NOTHING)]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--rounds', type=int, default=50, help='how often each contender runs: 50')
-    parser.add_argument('--python', default=sys.executable, help='the interpreter to measure on: this one')
-    parser.add_argument('--pyprctl', metavar='DIRECTORY', help='from where to import pyprctl and python-daemon')
-    parser.add_argument('--only', metavar='NAME', help='only what has NAME in its name, and what it is compared with')
-    parser.add_argument('--json', metavar='FILE', help='write every figure there too')
-    options = parser.parse_args()
+    options = arguments()
     if os.geteuid() != 0:
         sys.stderr.write('bench.py: run it as root: nobody else has anything to drop\n')
         return 2
@@ -440,21 +677,16 @@ def main():
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix='capdrop-bench-') as top:
         os.chmod(top, 0o755)
-        runner, contenders = prepare(top, options.python, options.pyprctl)
-        found = measured(runner, [one for one in contenders if options.only is None or options.only in one.name or
-                                  one.kind == 'python' or one.name == LIMIT], options.rounds)
-    version = 'import platform; print(platform.python_implementation(), platform.python_version())'
-    about = {'date': time.strftime('%Y-%m-%d'), 'rounds': options.rounds, 'locale': ENV['LC_ALL'],
-             'kernel': platform.release(), 'machine': '%s, %d processors' % (platform.machine(), os.cpu_count()),
-             'python': subprocess.check_output([options.python, '-c', version], env=ENV).decode().strip()}
+        runner, contenders = prepare(top, options.python, options.peers, options.size)
+        found = measured(runner, chosen(contenders, options.only), options.rounds)
+        if shutil.which('strace'):
+            for one in found.values():
+                if one.kind == 'drop':
+                    one.count_system_calls(top)
+    about = about_this(options)
     print('\n'.join(report(found, about)))
     if options.json:
-        about['contenders'] = [dict(one.samples, name=one.name, kind=one.kind, base=one.base, ends_as=one.ends_as)
-                               for one in found.values()]
-        about['goals'] = [{'what': one, 'to': other, 'figure': figure, 'at_most': most,
-                           'measured': ratio(found, one, other, figure)} for one, other, figure, most in GOALS]
-        about['noise'] = ratio(found, AGAIN, PASS)
-        write(options.json, json.dumps(about, indent=1))
+        write(options.json, as_json(found, about))
     return 0
 
 

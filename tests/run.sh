@@ -1,9 +1,10 @@
 #!/bin/sh
-# Make a virtual environment for $PYTHON (default python3), install pytest in it, run the tests there.
+# Run the tests with the pytest of $PYTHON (default python3); if it has none, install one in a virtual environment here.
 #   sh tests/run.sh [pytest's arguments]
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+"$python" -c 'import pytest' 2> /dev/null && exec "$python" -m pytest "$@"
 venv=.venv/$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 if ! [ -x "$venv/bin/pytest" ]; then
     "$python" -m venv --clear "$venv"

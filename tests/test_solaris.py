@@ -346,9 +346,11 @@ def test_the_order_is_aware_groups_gid_uid_then_permitted_limit_effective_inheri
         'setppriv ON Permitted ' + regained('proc_setid'), 'setppriv ON Limit ' + regained('proc_setid')]
 
 
-def regained(name):
-    """How the stand-in's log shows a set of one privilege that is not basic."""
-    return ','.join(['basic'] + ['!' + word for word in BASIC] + [name])
+def regained(*names):
+    """How the stand-in's log shows a set of privileges of which none is basic."""
+    words = {name: '!' + name for name in BASIC}
+    words.update({name: name for name in names})
+    return ','.join(['basic'] + [words[name] for name in sorted(words)])
 
 
 @pytest.mark.parametrize('state, privileges, kept, inheritable', [
@@ -491,6 +493,33 @@ def test_no_attempt_is_made_where_proc_setid_is_retained(libc):
     assert [line for line in changes if 'uid' in line] == ['setreuid 1234 1234']
 
 
+def test_where_proc_setid_is_retained_another_privilege_is_asked_for(libc):
+    changes = drop_from(libc, 'global root', 'basic proc_setid')[3]
+    assert changes[-2:] == ['setppriv ON %s %s' % (name, regained('contract_event'))
+                            for name in ('Permitted', 'Limit')]
+
+
+def test_a_flag_that_was_not_set_is_noticed_at_once(libc):
+    def work(m):
+        platform = platform_of(m)
+        m.inject('setpflags', 1, LIE)
+        _, function, *args = platform.flag_row('aware', 1)
+        with pytest.raises(OSError) as raised:
+            function(*args)
+        return raised.value.errno, raised.value.filename
+    assert on_sunos(libc, work) == (errno.EPROTO, 'setpflags')
+
+
+def test_no_memory_is_no_fault_of_the_text(libc):
+    def work(m):
+        platform = platform_of(m)
+        m.inject('priv_str_to_set', 1, errno.ENOMEM)
+        with pytest.raises(ValueError) as raised:
+            platform.parse('basic')
+        return raised.value.args
+    assert on_sunos(libc, work) == ('priv_str_to_set: ' + os.strerror(errno.ENOMEM), 0)
+
+
 def test_profile_flags_are_cleared_first(libc):
     changes = drop_from(libc, 'profile shell', 'basic')[3]
     assert changes[:5] == ['setpflags 64 0', 'setpflags 128 0', 'setpflags 256 0', 'setpflags 512 0',
@@ -613,6 +642,12 @@ def test_launch_without_proc_exec_is_refused_and_drop_is_not(libc):
     assert outcome == 'refused' and 'proc_exec' in why
     assert drop_from(libc, 'global root', 'basic !proc_exec')[0] == 'done'
 
+    def keeps_its_sets(m):
+        m.flags(AWARE)
+        m.sets(PEI='proc_setid', L='proc_setid')
+        return capdrop.plan(security(None, user=0), exec=True).refusals
+    assert 'proc_exec' in on_sunos(libc, keeps_its_sets)[0]
+
 
 def test_chroot_needs_proc_chroot(libc):
     outcome, why, _, _ = drop_from(libc, 'reduced limit', 'basic', chroot='/etc')
@@ -700,6 +735,8 @@ def test_missing_basic_privileges_are_warned_of(libc):
     text = warnings_of(libc, 'net_privaddr')
     assert 'proc_fork' in text and 'opening files to read' in text
     assert 'proc_fork' in warnings_of(libc, '')
+    assert 'proc_secflags, of the basic set, this will fail: what needs it' in warnings_of(
+        libc, 'basic !proc_secflags')
     assert 'of the basic set' not in warnings_of(libc, 'basic') + warnings_of(libc, None)
 
 
@@ -711,7 +748,7 @@ def test_the_switch_for_new_privileges_says_that_it_has_no_effect(libc):
 def test_the_empty_set_is_not_the_absent_option(libc):
     outcome, why, held, _ = drop_from(libc, 'global root', '')
     assert outcome == 'done', why
-    assert held['Permitted'] == held['Limit'] == regained('')[:-1]
+    assert held['Permitted'] == held['Limit'] == regained()
 
 
 def test_privileges_that_amount_to_root_are_told_apart(libc):
@@ -1002,6 +1039,7 @@ def test_a_process_is_seen_with_its_zone_and_another_one_is_another_place(libc):
         inside = fields['zone'], platform.around()['zone'], fields['root']
         m.start('zone root')
         platform = platform_of(m)
+        assert m.live() == [0, 0, 0]
         return pid, inside, platform.look(4242)[0][1]['zone'], platform.around()['zone']
     assert on_sunos(libc, work) == (4242, ('3 (web)', '0 (global)', None), '3 (web)', '3 (web)')
 
@@ -1206,6 +1244,9 @@ def test_arithmetic_of_sets_is_that_of_their_bits(libc):
             assert (a == b) == (bits(a) == bits(b)) and bool(a) == bool(bits(a))
         every = platform.set_of('all')
         assert str(every & every) == 'all' and str(every - platform.set_of('sys_time')) != 'all'
+        named = platform.set_of(','.join(every))    # but not the bits without a name
+        assert named != every and every - named and not (every - named).named
+        assert str(named) != 'all' and str(every - named) == str(platform.set_of('none'))
         assert not every - every and every != 'all' and hash(every) == hash(every | every)
         before = len(m.log())
         assert str(every & platform.basic()) == 'basic' and 'proc_exec' in every
