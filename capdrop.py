@@ -4843,12 +4843,13 @@ def become(request, command, quiet):
                 refusing(reset_signals)
             result = request.key(), state
             if steps:
-                begun = True
                 carry_out(case, steps, attempts, result)
+                begun = True
             else:
                 last_drop[:] = result
         finally:
-            refusing(process.close)                 # carry_out has closed it already
+            if not begun:                           # carry_out has closed it already
+                refusing(process.close)
     finally:
         silence.restore(begun)
     return state
@@ -5011,7 +5012,10 @@ class Silence:
         if why is None:
             return
         if begun:
-            end('half-dropped and so ended: signals stay blocked: ' + why)
+            try:
+                end('half-dropped and so ended: signals stay blocked: ' + why)
+            finally:
+                posix._exit(125)                    # no memory was left to say why
         raise RefusedError('signals stay blocked: ' + why)
 
 
@@ -5059,7 +5063,8 @@ def raise_if_of_a_handler(error):
     The traceback of such an error goes on below the frame that made the call: into the
     handler.  That of the call itself ends there.
     """
-    if error.__traceback__.tb_next is not None:
+    traceback = error.__traceback__                 # None where there is no memory for one
+    if traceback is not None and traceback.tb_next is not None:
         raise error
 
 

@@ -667,6 +667,7 @@ def without_memory(verb, security, testcapi, start, stop):
         try:
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
             os.dup2(1, 2)
+            capdrop.plan(security)              # libraries are loaded, names were asked for
             kill, argv, me, stop_signal = os.kill, ['/bin/sleep', '60'], os.getpid(), signal.SIGSTOP
             kill(me, stop_signal)
             testcapi.set_nomemory(start, stop)
@@ -738,7 +739,6 @@ def test_without_memory_for_any_one_thing_a_drop_ends_in_one_of_three_ways(verb,
     testcapi = pytest.importorskip('_testcapi')
     need(hasattr(testcapi, 'set_nomemory'), 'needs a Python whose memory can be made to fail')
     security = capdrop.Security(supplemental_groups=('8',), **KEEPS)
-    capdrop.plan(security)              # libraries are loaded, names were asked for
     ambient = BIND if verb == 'launch' else 0
     wanted = ends(1111, 4321, '8', BIND, CapInh=ambient, CapAmb=ambient)
     total = allocations(verb, security, testcapi)
@@ -749,15 +749,17 @@ def test_without_memory_for_any_one_thing_a_drop_ends_in_one_of_three_ways(verb,
         kinds[kind] += 1
         if kind == 'done':
             assert after == wanted, (number, after)
-        elif kind in ('no memory', 'refused', 'another exception', 'hung'):
-            # Python 3.11 and later can hang where it has no memory for the place that an exception comes from
-            assert after == before, (number, kind, after)
-            assert kind != 'hung' or not count
+        elif kind == 'hung':
+            # Python 3.11 and later does, where it has no memory for the place that an exception comes from
+            assert not count and after in (before, wanted), (number, after)
+        elif kind in ('no memory', 'refused', 'another exception'):
+            # Python 3.6 has no memory then to call _exit
+            assert after == before or after == wanted and sys.version_info < (3, 7), (number, kind, after)
         else:
             # 126: the command cannot be executed; and the interpreter itself may give up
             assert kind in (125, -6, -11) + (126,) * (verb == 'launch'), (number, kind)
     print(verb, count, total, dict(kinds))
-    assert kinds['no memory'] + kinds['refused'] and kinds[125]
+    assert kinds['no memory'] + kinds['refused'] and kinds[125] + kinds[-6]
 
 
 def test_an_error_that_comes_of_a_descriptor_leaves_signals_and_collection_as_they_were():
