@@ -175,6 +175,7 @@ FILES = [
     ('include "no-such.conf"', 'F:1:9: error: "no-such.conf" is neither beside this file nor on the search path'),
     ('include "http://x/y"', 'F:1:9: error: only file:// can be included'),
     # allowed, yet worth a line
+    ('Security { capabilities = "" }', 'F: warning: no user is named, and the default, ecuser, has no account: name one'),
     ('Security { user = root }', 'F:1:19: warning: user is root and capabilities is absent: root keeps everything'),
     ('Security { user = nobody }', 'F:1:19: warning: nobody is shared by many: ...'),
     ('Security { user = daemon capabilities = cap_sys_admin+ep }', 'F:1:41: warning: amounts to root: cap_sys_admin'),
