@@ -5813,8 +5813,10 @@ def check(security, no_new_privs):
     errors = []
     target = refusing(look_up, security, platform, errors.append)
     warnings = list(security.notes)
-    if errors or target.uid is None and target.default is None:
+    if errors:
         return errors, warnings
+    if target.uid is None and target.default is None:
+        return errors, warnings + [((None, None, None), NO_USER)]
     case = Case(security, target, AssumedRoot(platform), True, no_new_privs)
     for doubt in DOUBTS:
         for text in doubt(case):
