@@ -2486,7 +2486,6 @@ BEYOND = 64                     # the number of no capability anywhere
 
 RIGHTS = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
           'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
-NEEDED = CAP_SETUID | CAP_SETGID | CAP_SYS_CHROOT | CAP_SETPCAP
 
 
 class LinuxCalls:
@@ -2743,8 +2742,10 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
+        present = 'setgroups', (), self.put_groups, found.groups
+        raised = (found.permitted & CAP_SETGID) - found.effective
         try:
-            error = self.trial(found, self.put_groups, found.groups)
+            (_, error), = self.tried(found, raised, [present])
         except OSError:
             return True                             # capset(2) is blocked: see calls_blocked
         if error is None or error.errno == errno.EINVAL:
@@ -2755,23 +2756,26 @@ class LinuxCalls:
         """Could a seccomp filter block calls?  seccomp(2)"""
         return self.flag(PR_GET_SECCOMP) != 0
 
-    def trial(self, found, call, *args):
-        """The error of a call that changes nothing, or None.
+    def tried(self, found, raised, trials):
+        """[(trial, its error or None)] of calls that change nothing.
 
-        It is made with the rights that the drop will have: what is permitted and needed
-        is effective meanwhile.
+        They are made with the rights that the drop will have: `raised` is effective
+        meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
-        raised = (found.permitted & NEEDED) - found.effective
         if raised:
             self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
-            call(*args)
-        except OSError as error:
-            return error
+            return [(trial, error_of(*trial[2:])) for trial in trials]
         finally:
             if raised:
-                self.put_sets(found.permitted, found.effective, found.inheritable)
-        return None
+                self.give_back(found)
+
+    def give_back(self, found):
+        """What was made effective for a trial.  Nobody goes on with more than he had."""
+        try:
+            self.put_sets(found.permitted, found.effective, found.inheritable)
+        except OSError as error:
+            end('capabilities made effective for a moment stay so: ' + because(error))
 
     def put_sets(self, permitted, effective, inheritable):
         self.capset(*self.capset_data(permitted, effective, inheritable))
@@ -2813,11 +2817,9 @@ class LinuxCalls:
         """In a user namespace other owners of files all look like one.  user_namespaces(7)"""
         numbers = set()
         for kind in 'uid', 'gid':
-            ranges = id_map(kind)
-            if ranges is None:
-                numbers.add(65534)                  # no /proc: the usual one
-            elif not maps_all(ranges):
-                numbers.add(int(contents('/proc/sys/kernel/overflow' + kind)))
+            if not maps_every_id(kind):
+                overflow = contents_or_none('/proc/sys/kernel/overflow' + kind)
+                numbers.add(int(overflow or 65534))
         return frozenset(numbers)
 
     # looking at others
@@ -2844,6 +2846,14 @@ class LinuxCalls:
 
     def most_groups(self):
         return 65536                                # NGROUPS_MAX of linux/limits.h
+
+
+def error_of(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return error
+    return None
 
 
 def contents(path, directory=None):
@@ -2880,8 +2890,11 @@ def id_map(kind):
     return [tuple(map(int, line.split())) for line in text.splitlines()]
 
 
-def maps_all(ranges):
-    """The first user namespace maps every id, and one that does is as good."""
+def maps_every_id(kind):
+    """The first user namespace does, and one that does is as good."""
+    ranges = id_map(kind)
+    if ranges is None:
+        return is_mapped_by_trial(kind, NOT_AN_ID - 1)
     return sum(count for _, _, count in ranges) >= NOT_AN_ID
 
 
@@ -3218,8 +3231,10 @@ class Names:
             hint = '; a group is named by itself: group = %s (--group %s)' % (group, group)
             if self.security.is_private(option):
                 hint = '; a group is named by itself'
-        kind = 'account' if option == 'user' else 'group'
-        self.wrong(option, 'there is no %s %%s' % kind + hint.replace('%', '%%'), text)
+        unknown = 'there is no group %s'
+        if option == 'user':
+            unknown = 'there is no account %s'
+        self.wrong(option, unknown + hint.replace('%', '%%'), text)
         return None
 
     def in_range(self, option, text, number):
@@ -3942,7 +3957,7 @@ class Linux(LinuxCalls):
     def before(self, case):
         """What needs the rights of now."""
         found, goal = case.found, case.goal
-        raised = (found.permitted & NEEDED) - found.effective
+        raised = rights_to_raise(case)
         effective = found.effective | raised
         if raised:
             yield self.capset_row(found.permitted, effective, found.inheritable)
@@ -4045,9 +4060,30 @@ def loses_with_the_user(case):
     return 0 in real_effective_saved and 0 not in case.goal.uid
 
 
+def rights_to_raise(case):
+    """What the drop needs, is permitted, and is not effective."""
+    found, goal = case.found, case.goal
+    needed = NO_CAPABILITIES
+    if goal.uid[0] not in found.uid[:3]:
+        needed |= CAP_SETUID
+    if goal.gid[0] not in found.gid[:3] or 'groups' in case.rights:
+        needed |= CAP_SETGID
+    if case.security.chroot is not None and not case.at_root_already:
+        needed |= CAP_SYS_CHROOT
+    if found.bounding - goal.bounding or goal.securebits & ~found.securebits:
+        needed |= CAP_SETPCAP
+    if case.confined and inheritable_early(case):
+        needed |= CAP_SETPCAP
+    return (needed & found.permitted) - found.effective
+
+
 def sets_capabilities(case):
-    """Of root that keeps everything only what was not effective has to be put back."""
-    return case.confined or case.goal.effective != case.goal.permitted
+    """Root that keeps everything has them, but for what was made effective on the way:
+    here, or by the kernel when the effective user id becomes 0."""
+    if case.confined or rights_to_raise(case):
+        return True
+    becomes_root = case.found.uid[1] != 0
+    return becomes_root and case.goal.effective != case.goal.permitted
 
 
 def sets_keepcaps(case):
@@ -4146,9 +4182,9 @@ def ids_not_mapped(case):
 
 
 def missing_ids(name, kind, ids):
-    ranges = id_map(kind)
-    if ranges is not None and maps_all(ranges):
+    if maps_every_id(kind):
         return
+    ranges = id_map(kind)
     for number in sorted(set(ids)):
         if ranges is None:
             mapped = is_mapped_by_trial(kind, number)
@@ -4186,31 +4222,31 @@ def is_mapped_by_trial(kind, number):
 def ids_only_look_right(case):
     """An id that is not mapped shows as 65534, and cannot be told from that one.
 
-    Where all ids are that and cannot be changed, the call itself tells, and changes none.
+    Whoever may not change it can set it to what it is already, and nothing else.
     """
     if case.rights >= {'user', 'group', 'groups'}:
         return
     shown_for_others = case.platform.unmapped_owners()
-    uid, gid = case.goal.uid[0], case.goal.gid[0]
-    for right, number, has, row in (
-            ('user', uid, case.found.uid, case.platform.set_uid(uid)),
-            ('group', gid, case.found.gid, case.platform.set_gid(gid))):
-        if right not in case.rights and number in shown_for_others:
-            if set(has) != {number} or not succeeds(Step(*row)):
+    for right, wanted, has, call in (
+            ('user', case.goal.uid[0], case.found.uid, posix.setresuid),
+            ('group', case.goal.gid[0], case.found.gid, posix.setresgid)):
+        if right not in case.rights and wanted in shown_for_others:
+            if not can_stay(wanted, has, call):
                 yield ('%s %d may stand for one that this user namespace does not map'
-                       % (right, number))
+                       % (right, wanted))
     groups = shown_for_others.intersection(case.target.groups or ())
     if groups and 'groups' not in case.rights:
         yield ('the supplementary group %s may stand for one that this user namespace does '
                'not map' % shown(groups))
 
 
-def succeeds(step):
-    try:
-        step.run()
-    except OSError:
-        return False
-    return True
+def can_stay(wanted, has, call):
+    """Can those of the ids that show as this one be set to it?  setresuid(2)"""
+    real, effective, saved, filesystem = has
+    if effective != filesystem and not keeps_filesystem_ids():
+        return False                                # the trial would change that
+    trial = [wanted if number == wanted else -1 for number in (real, effective, saved)]
+    return error_of(call, *trial) is None
 
 
 def io_uring_registered(case):
@@ -4346,13 +4382,20 @@ def calls_blocked(case):
         return
     if case.already_held or not platform.may_be_filtered():
         return
-    for name, harmless_errors, call, *args in calls_without_effect(case):
-        error = platform.trial(case.found, call, *args)
+    try:
+        trials = tuple(calls_without_effect(case))
+        results = platform.tried(case.found, rights_to_raise(case), trials)
+    except OSError as error:                        # of raising what is needed for them
+        yield blocked('capset', error)
+        return
+    for (name, harmless_errors, *_), error in results:
         if error is not None and error.errno not in harmless_errors:
-            yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
-                   'containers: their seccomp profile)' % (name, error.strerror))
-            if name == 'capset':
-                return                              # the others cannot be tried without it
+            yield blocked(name, error)
+
+
+def blocked(name, error):
+    return ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; containers: '
+            'their seccomp profile)' % (name, error.strerror))
 
 
 def calls_without_effect(case):
@@ -4361,9 +4404,6 @@ def calls_without_effect(case):
     An argument that is wrong is found after the right has been asked for.
     """
     platform, found, goal = case.platform, case.found, case.goal
-    if sets_capabilities(case):
-        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
-               found.inheritable)
     if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
         yield 'setresuid', (), posix.setresuid, -1, -1, -1
     if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
@@ -4374,6 +4414,9 @@ def calls_without_effect(case):
         yield 'chroot', (errno.ENOENT,), posix.chroot, ''
     if case.confined:
         yield from prctls_without_effect(case, goal, found, platform.prctl)
+    if sets_capabilities(case):                     # the last: the others need what is raised
+        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
+               found.inheritable)
 
 
 def prctls_without_effect(case, goal, found, prctl):
@@ -4437,8 +4480,7 @@ def descriptors_unseen(case):
 def counts_only_in_a_user_namespace(case):
     if not case.confined or not case.goal.permitted:
         return
-    ranges = id_map('uid')
-    if ranges is not None and not maps_all(ranges):
+    if not maps_every_id('uid'):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
                'network of the host, say, does not)')
 
@@ -4695,8 +4737,14 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
 
 def launch_with(request, argv, env, quiet):
     command = Command(argv, os.environ if env is None else env)
-    state = become(request, command, quiet)
-    command.run(state, request.security.chroot)
+    dropped = False
+    try:
+        state = become(request, command, quiet)
+        dropped = True
+        command.run(state, request.security.chroot)
+    finally:
+        if dropped:                                 # no memory was left, not even to run it
+            posix._exit(126)
 
 
 class Request:

@@ -281,6 +281,66 @@ def test_the_root_of_a_container_is_its_own_and_said_not_to_be_seen(jail):
         assert [one.field for one in capdrop.audit(capdrop.Security(user='33', group='33', chroot='/usr'), pid)] == ['root']
 
 
+# ---------------------------------------------------------------------------- more than one, and no more than asked
+
+def test_several_processes_are_judged_each_by_itself():
+    need_root()
+    with running(drop(**ASKED)) as one, running(bounding(0), ids(groups=[4]), no_new_privs) as other:
+        done = run('audit', *(OPTIONS + [str(one), str(other)]))
+        assert done.returncode == 1
+        lines = done.stdout.splitlines()
+        assert lines and all(line.startswith('process %d: ' % other) for line in lines)
+        assert 'process %d: groups: wanted none, has 4 (more than asked)' % other in lines
+        answers = json.loads(run('audit', '--json', '-q', *(OPTIONS + [str(one), str(other)])).stdout)
+        assert [answer['pid'] for answer in answers] == [one, other] and answers[0]['differences'] == []
+        assert run('audit', *(OPTIONS + [str(one), str(one)])).returncode == 0
+        assert no_answer(*(OPTIONS + [str(one), '999999999']))[0] == 125
+
+
+def test_a_control_group_is_judged_with_those_below_it(tmp_path):
+    need_root()
+    (tmp_path / 'below').mkdir()
+    with running(drop(**ASKED)) as one, running(drop(**ASKED)) as two, running() as root:
+        for path, pids in (tmp_path, [one]), (tmp_path / 'below', [two, root]):
+            (path / 'cgroup.procs').write_text(''.join('%d\n' % pid for pid in pids))
+        done = run('audit', '--cgroup', str(tmp_path), '--json', '-q', *OPTIONS)
+        answers = {answer['pid']: answer['differences'] for answer in json.loads(done.stdout)}
+        assert done.returncode == 1 and sorted(answers) == sorted([one, two, root])
+        assert answers[one] == answers[two] == [] != answers[root]
+        (tmp_path / 'below' / 'cgroup.procs').write_text('%d\n' % two)
+        assert run('audit', '--cgroup', str(tmp_path), *OPTIONS).returncode == 0
+        (tmp_path / 'below' / 'cgroup.procs').unlink()
+        single = run('audit', '--cgroup', str(tmp_path), '--json', '-q', *OPTIONS)
+        assert [answer['pid'] for answer in json.loads(single.stdout)] == [one]
+    (tmp_path / 'cgroup.procs').write_text('')
+    for directory in str(tmp_path), str(tmp_path / 'none'):
+        status, message = no_answer('--cgroup', directory, *OPTIONS)
+        assert status == 125 and directory in message
+
+
+def test_less_than_asked_is_no_fault_where_that_is_the_question():
+    need_root()
+    with running(bounding(0), ids(), no_new_privs) as less, running(bounding(0), ids(groups=[4]), no_new_privs) as both:
+        for pid, status in (less, 0), (both, 1):
+            strict, relaxed = (run('audit', *(OPTIONS + extra + [str(pid)])) for extra in ([], ['--at-most']))
+            assert (strict.returncode, relaxed.returncode) == (1, status) and strict.stdout == relaxed.stdout != ''
+        audit = capdrop.audit(capdrop.Security(**ASKED), both)
+        assert [one.field for one in audit.more()] == ['groups'] and len(audit) > 1
+
+
+def test_a_fanotify_group_that_opens_files_is_more_than_asked():
+    need_root()
+    try:
+        in_child(lambda: c('fanotify_init', 0, os.O_RDONLY))
+    except (AttributeError, OSError) as e:
+        need(False, 'needs fanotify: %s' % e)
+    for flags, fields in (0, ['fanotify']), (0x200, []):
+        with running(lambda: c('fanotify_init', flags, os.O_RDONLY), bounding(0), ids(), no_new_privs) as pid:
+            assert [one.field for one in capdrop.audit(capdrop.Security(user='33', group='33'), pid)] == fields
+            assert bool([line for line in run('audit', str(pid), '--user=33', '--group=33').stdout.splitlines()
+                         if 'fanotify' in line]) == bool(fields)
+
+
 # ---------------------------------------------------------------------------- no answer
 
 def no_answer(*args):
