@@ -109,7 +109,7 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # Two exceptions, told apart by what is to be done, and one promise for both: nothing has
 # been changed.  A drop that has begun raises nothing of its own; it ends as asked or the
 # process ends.  (What a signal handler of the caller raises when all is done passes on.)
-#  Messages are put together here and where they are raised, from text in hand.
+# Messages are put together here and where they are raised, from text in hand.
 
 class Error(Exception):
     """Nothing has been changed: the base of ConfigError and RefusedError."""
@@ -236,7 +236,7 @@ def nearest(word, words):
         if one.startswith(word):
             return one
     part = word.lstrip('-')
-    longer = [one for one in words if part in one]  # groups: not the primary one
+    longer = [one for one in words if part in one]  # --groups: not --group
     close = longer or difflib.get_close_matches(word, words, 1)
     return close[0] if close else ''
 
@@ -284,7 +284,7 @@ NO_LIST = dict.fromkeys(map(ord, ',()[]"\''), ' ')
 
 
 def is_bad(character):
-    """Nothing that hides something, and no backslash: it would have two meanings."""
+    """Is it invisible, or a backslash, which is an escape elsewhere and none here?"""
     return character == '\\' or not character.isprintable()
 
 
@@ -520,8 +520,8 @@ def moved(line, column, text):
 #   option    = OPTION "=" ( value | "(" { value [ "," ] } ")" )
 #   brackets  = "{" { TOKEN | brackets } "}", likewise "( )" and "[ ]"
 #   value     = WORD | STRING
-#   instance  = WORD | STRING                           of WORDs not Security: the word before
-#                                                       that is left over, and an error
+#   instance  = WORD | STRING                           not the word Security: `foo Security {`
+#                                                       is an error
 #   INCLUDE   = "include" | "readonly_include"          names are in any case
 #   WORD      = what holds no blank and none of # " ' = { } [ ] ( )
 #             | "/" ... "/", without a blank: a regular expression.  It stands on the
@@ -542,7 +542,7 @@ NOT_BLANK = ALL_BYTES.translate(None, BLANK)
 IN_WORD = ALL_BYTES.translate(None, BLANK + b'#"\'={}[]()')
 IN_STRING = ALL_BYTES.translate(None, b'"\\')
 CONTINUED = ALL_BYTES[0x80:0xc0]        # UTF-8: not the first byte of a character
-CURLY = set('\u201c\u201d\u2018\u2019')
+TYPOGRAPHIC_QUOTES = set('\u201c\u201d\u2018\u2019')
 AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
@@ -760,7 +760,7 @@ class Source:
         return token
 
     def check_word(self, token, listed):
-        if not CURLY.isdisjoint(token.raw.decode()):
+        if not TYPOGRAPHIC_QUOTES.isdisjoint(token.raw.decode()):
             raise self.error(token.at, 'a typographic quotation mark: use "')
         if b';' in token.raw:
             raise self.error(token.at + token.raw.index(b';'),
@@ -1079,7 +1079,7 @@ class Reader:
         """A file, or all files of a directory, in place."""
         token = source.token()
         name = token.raw.decode()
-        if token.kind not in VALUE or not name or name[0] in CURLY:
+        if token.kind not in VALUE or not name or name[0] in TYPOGRAPHIC_QUOTES:
             raise source.error(token.at, 'include takes the name of one file or directory, '
                                'in "quotation marks"')
         try:
@@ -1219,7 +1219,10 @@ class Reader:
         """{file: the way to it, and those to the files that include it}."""
         own, all_ways = {}, {}
         for name, key in self.opened.items():
-            own[name] = () if name == '-' else way_to_file(name, key)
+            if name == '-':
+                own[name] = ()                      # whoever starts this process chose it
+            else:
+                own[name] = way_to_file(name, key)
         for name in own:
             files = [name] + sorted(self.through[name])
             all_ways[name] = tuple(waypoint for file in files for waypoint in own[file])
@@ -2563,15 +2566,18 @@ class LinuxCalls:
         """(permitted, effective, inheritable), which libcap has to read alike."""
         if self.libcap is None:
             return self.read_text_ourselves(text, self.every, NUMBER_OF)
+        names = NUMBER_OF
         try:
-            sets = self.read_text_ourselves(text, self.every, NUMBER_OF)
+            sets = self.read_text_ourselves(text, self.every, names)
         except ValueError:
-            sets = self.read_text_ourselves(text, self.every, self.names_in_libcap())
+            names = self.names_in_libcap()          # it may be newer than our table
+            sets = self.read_text_ourselves(text, self.every, names)
         readings = [sets]
         if 'all' in text.lower() or '=' in text:
             every = CapSet(2 ** 64 - 1)             # what `all` means to libcap up to 2.27
-            readings.append(self.read_text_ourselves(text, every, NUMBER_OF))
+            readings.append(self.read_text_ourselves(text, every, names))
         if not self.libcap.agrees(text, readings):
+            # raises, naming what this libcap does not know by name
             self.read_text_ourselves(text, self.every, self.names_in_libcap())
             raise ValueError('cap_from_text(3) of this libcap reads it in another way', 0)
         return sets
@@ -2758,7 +2764,7 @@ class LinuxCalls:
             return True                             # capset(2) is blocked: see calls_blocked
         if error is None or error.errno == errno.EINVAL:
             return True                             # the right is asked for before the ids
-        return self.may_be_filtered()               # then calls_blocked finds out, too
+        return self.may_be_filtered()               # if so, calls_blocked refuses
 
     def may_be_filtered(self):
         """Could a seccomp filter block calls?  seccomp(2)"""
@@ -3458,7 +3464,8 @@ def possible_descriptors():
 
 
 def descriptor(number):
-    """(number, type, path) if it may be a directory or something without a file."""
+    """(number, type, path) if it may be a directory or something without a file: of no
+    type, or on newer kernels of that of a file."""
     try:
         kind = stat.S_IFMT(posix.fstat(number).st_mode)
     except OSError:
@@ -4388,6 +4395,7 @@ def rights_of_command(case, root):
                'for: remove them (setcap -r), or run a copy of it' % printable(path))
     if not is_executable(path):
         return                                      # an interpreter that is missing
+    # (set-user-ID is what --allow-new-privs is for.)
     set_group_id = posix.stat(path).st_mode & stat.S_ISGID
     if set_group_id and not case.no_new_privs:
         yield ('%s is set-group-ID, so it would not start with the set that is asked for: '
@@ -4709,7 +4717,7 @@ def plan(security: 'Security', exec: bool = False, no_new_privs: bool = True) ->
 
 
 def plan_for(security, target, exec, no_new_privs):
-    target.platform.wait_for_one_thread()
+    target.platform.wait_for_one_thread()           # for joined ones to end; a check counts
     process = Process(target.platform, security.chroot)
     try:
         return Plan(Case(security, target, process, exec, no_new_privs))
@@ -4893,6 +4901,7 @@ def compare(expected, case, steps, attempts):
         names = ', '.join(name for name, _, _ in changes)
         raise RefusedError(
             'this process is no longer as the plan found it: %s changed' % names)
+    # zip stops at the end of the shorter: what is missing there shows as 'nothing'
     planned = expected.steps + expected.attempts + ('nothing',)
     present = texts_of_steps(steps, case.platform) + texts_of(attempts) + ('nothing',)
     for before, now in zip(planned, present):
@@ -5503,7 +5512,7 @@ class Comparison:
 
     def mark(self, name, has):
         want = self.wanted[name]
-        if type(want) is int:                       # a flag; what it allows nobody asked for
+        if type(want) is int:                       # a flag that is not as wanted allows more
             return 'more'
         if name in self.places:                     # it is that one or another
             return 'more and less'
