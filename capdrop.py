@@ -235,8 +235,7 @@ def nearest(word, words):
     for one in words:
         if one.startswith(word):
             return one
-    part = word.lstrip('-')
-    longer = [one for one in words if part in one]  # --groups: not --group
+    longer = [one for one in words if word in one]  # groups: not group
     close = longer or difflib.get_close_matches(word, words, 1)
     return close[0] if close else ''
 
@@ -5656,8 +5655,9 @@ class Arguments:
 
     def hint(self, name):
         """No switch is guessed: --allow-new-privs would allow more than was meant."""
-        guess = name.startswith('--') and nearest(name, WITH_VALUE + SWITCHES)
-        if guess in WITH_VALUE:
+        known = [option.lstrip('-') for option in WITH_VALUE + SWITCHES]
+        guess = '--' + nearest(name.lstrip('-'), known)     # alike not by the dashes alone
+        if name.startswith('--') and guess in WITH_VALUE:
             return ' (did you mean %s?)' % guess
         if self.verb == 'exec':
             return '; what belongs to the command stands after --'
