@@ -229,14 +229,14 @@ def untrue(message, call_name=None):
     return OSError(errno.EPROTO, message, call_name)
 
 
-def nearest(word, words):
-    """The one of `words` that was likely meant, or ''."""
+def nearest(word, words, likeness=0.6):
+    """The one of `words` that was likely meant, or ''.  likeness: 0 to 1, see difflib."""
     import difflib
     for one in words:
         if one.startswith(word):
             return one
     longer = [one for one in words if word in one]  # groups: not group
-    close = longer or difflib.get_close_matches(word, words, 1)
+    close = longer or difflib.get_close_matches(word, words, 1, likeness)
     return close[0] if close else ''
 
 
@@ -5656,7 +5656,7 @@ class Arguments:
     def hint(self, name):
         """No switch is guessed: --allow-new-privs would allow more than was meant."""
         known = [option.lstrip('-') for option in WITH_VALUE + SWITCHES]
-        guess = '--' + nearest(name.lstrip('-'), known)     # alike not by the dashes alone
+        guess = '--' + nearest(name.lstrip('-'), known, likeness=0.5)
         if name.startswith('--') and guess in WITH_VALUE:
             return ' (did you mean %s?)' % guess
         if self.verb == 'exec':
