@@ -256,6 +256,27 @@ def own_mounts():
     c('mount', b'none', b'/', None, MS_REC | MS_PRIVATE, None)
 
 
+def path_of_libcap():
+    """The file that the loader takes, seen in a process of its own: in this one it would stay loaded."""
+    program = "import ctypes; ctypes.CDLL('libcap.so.2'); print(open('/proc/self/maps').read())"
+    paths = [word for word in run_command([sys.executable, '-c', program]).stdout.split() if '/libcap.so' in word]
+    need(paths, 'needs libcap.so.2, to hide it')
+    return paths[0]
+
+
+def hidden_libcap(tmp_path):
+    """A function that hides libcap.so.2 from its process and whatever that starts: an empty file lies over it."""
+    need_root()
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+    path, empty = path_of_libcap(), tmp_path / 'empty'
+    empty.write_bytes(b'')
+
+    def hide():
+        own_mounts()
+        c('mount', os.fsencode(str(empty)), os.fsencode(path), None, MS_BIND, None)
+    return hide
+
+
 UNSHARE = {'x86_64': (310, 272), 'i686': (310, 310), 'aarch64': (337, 97), 'armv7l': (337, 337), 'riscv64': (97, 97),
            'ppc64le': (282, 282), 'ppc64': (282, 282), 's390x': (303, 303)}
 
