@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from conftest import (
-    AS_1111, BIND, CHOWN, HELD, RAW, SETGID, SETPCAP, SETUID, STARTED, TESTS, capset,
-    container, dropped, ends, hidden_libcap, in_child, launched, no_proc, prctl,
+    AS_1111, BIND, CHOWN, HELD, RAW, SETGID, SETPCAP, SETUID, STARTED, TESTS, Ended,
+    capset, container, dropped, ends, hidden_libcap, in_child, launched, no_proc, prctl,
     run_command, saved_zero, securebits, systemd, unshare_blocked, without)
 import capdrop
 
@@ -74,27 +74,26 @@ def told():
     answer = {'reads with': capdrop.this_platform().reads_with}
     for name, (prepare, options, _) in CASES.items():
         security = capdrop.Security(**options)
-        answer[name, 'drop'] = dropped(prepare, security)
-        answer[name, 'state'] = in_child(state_after, prepare, security)
-        answer[name, 'launch'] = in_child(told_of, launched, prepare, security, ['/bin/cat'])
+        answer[name, 'drop'] = told_of(dropped, prepare, security)
+        answer[name, 'state'] = told_of(in_child, state_after, prepare, options)
+        answer[name, 'launch'] = told_of(launched, prepare, security, ['/bin/cat'])
     for name, (prepare, options) in REFUSED.items():
-        answer[name, 'refused'] = in_child(told_of, state_after, prepare, options)
+        answer[name, 'refused'] = told_of(in_child, state_after, prepare, options)
     sys.stdout.write(repr(answer))
 
 
 def state_after(prepare, options):
     prepare()
-    security = options if isinstance(options, capdrop.Security) else capdrop.Security(**options)
-    return str(capdrop.drop(security))
+    return str(capdrop.drop(capdrop.Security(**options)))
 
 
 def told_of(function, *args):
-    """Its result, or what was refused; of a status in /proc the lines that tell of rights."""
+    """Its result, or what was raised; of what a command printed of its status, the lines that tell of rights."""
     try:
         result = function(*args)
-    except capdrop.Error as e:
+    except (capdrop.Error, Ended) as e:
         return '%s: %s' % (type(e).__name__, e)
-    if isinstance(result, str):
+    if not isinstance(result, tuple):
         return result
     out, status, errors = result
     return [line for line in out.splitlines() if line.startswith(RIGHTS)], status, errors
