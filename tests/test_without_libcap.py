@@ -6,8 +6,8 @@ import pytest
 
 from conftest import (
     AS_1111, BIND, CHOWN, HELD, RAW, SETGID, SETPCAP, SETUID, STARTED, TESTS, Ended,
-    capset, container, dropped, ends, hidden_libcap, in_child, launched, no_proc, prctl,
-    run_command, saved_zero, securebits, systemd, unshare_blocked, without)
+    capset, container, dropped, ends, hidden_libcap, in_child, launched, need, no_proc,
+    path_of_libcap, prctl, run_command, saved_zero, securebits, systemd, unshare_blocked, without)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -129,6 +129,7 @@ def test_without_libcap_a_process_ends_with_exactly_what_was_asked_for(name, wit
 
 
 def test_every_drop_command_and_refusal_is_as_with_libcap(without_it):
+    need(path_of_libcap(), 'needs libcap.so.2')
     with_it = answers(nothing)
     assert with_it.pop('reads with') == 'libcap'
     differ = [name for name in with_it if with_it[name] != without_it[name]]
