@@ -107,8 +107,9 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # ------------------------------------------------------------------ errors, messages
 #
 # Two exceptions, told apart by what is to be done, and one promise for both: nothing has
-# been changed.  A drop that has begun raises nothing; it ends as asked or the process
-# ends.  Messages are put together here and where they are raised, from text in hand.
+# been changed.  A drop that has begun raises nothing of its own; it ends as asked or the
+# process ends.  (What a signal handler of the caller raises when all is done passes on.)
+# Messages are put together here and where they are raised, from text in hand.
 
 class Error(Exception):
     """Nothing has been changed: the base of ConfigError and RefusedError."""
@@ -235,7 +236,7 @@ def nearest(word, words):
         if one.startswith(word):
             return one
     part = word.lstrip('-')
-    longer = [one for one in words if part in one]  # groups: not the primary one
+    longer = [one for one in words if part in one]  # --groups: not --group
     close = longer or difflib.get_close_matches(word, words, 1)
     return close[0] if close else ''
 
@@ -283,7 +284,7 @@ NO_LIST = dict.fromkeys(map(ord, ',()[]"\''), ' ')
 
 
 def is_bad(character):
-    """Nothing that hides something, and no backslash: it would have two meanings."""
+    """Is it invisible, or a backslash, which is an escape elsewhere and none here?"""
     return character == '\\' or not character.isprintable()
 
 
@@ -519,8 +520,8 @@ def moved(line, column, text):
 #   option    = OPTION "=" ( value | "(" { value [ "," ] } ")" )
 #   brackets  = "{" { TOKEN | brackets } "}", likewise "( )" and "[ ]"
 #   value     = WORD | STRING
-#   instance  = WORD | STRING                           of WORDs not Security: the word before
-#                                                       that is left over, and an error
+#   instance  = WORD | STRING                           not the word Security: `foo Security {`
+#                                                       is an error
 #   INCLUDE   = "include" | "readonly_include"          names are in any case
 #   WORD      = what holds no blank and none of # " ' = { } [ ] ( )
 #             | "/" ... "/", without a blank: a regular expression.  It stands on the
@@ -541,7 +542,7 @@ NOT_BLANK = ALL_BYTES.translate(None, BLANK)
 IN_WORD = ALL_BYTES.translate(None, BLANK + b'#"\'={}[]()')
 IN_STRING = ALL_BYTES.translate(None, b'"\\')
 CONTINUED = ALL_BYTES[0x80:0xc0]        # UTF-8: not the first byte of a character
-CURLY = set('\u201c\u201d\u2018\u2019')
+TYPOGRAPHIC_QUOTES = set('\u201c\u201d\u2018\u2019')
 AFTER_STRING = (b' ', b'\t', b'\r', b'\n', b'\v', b'\f', b'}', b')', b'#', b'/*')
 SEARCH_PATH = ('/opt/msys/ecelerity/etc:/opt/msys/ecelerity/etc/conf/global:'
                '/opt/msys/ecelerity/etc/conf/NODENAME:/opt/msys/ecelerity/etc/conf/default')
@@ -759,7 +760,7 @@ class Source:
         return token
 
     def check_word(self, token, listed):
-        if not CURLY.isdisjoint(token.raw.decode()):
+        if not TYPOGRAPHIC_QUOTES.isdisjoint(token.raw.decode()):
             raise self.error(token.at, 'a typographic quotation mark: use "')
         if b';' in token.raw:
             raise self.error(token.at + token.raw.index(b';'),
@@ -1078,7 +1079,7 @@ class Reader:
         """A file, or all files of a directory, in place."""
         token = source.token()
         name = token.raw.decode()
-        if token.kind not in VALUE or not name or name[0] in CURLY:
+        if token.kind not in VALUE or not name or name[0] in TYPOGRAPHIC_QUOTES:
             raise source.error(token.at, 'include takes the name of one file or directory, '
                                'in "quotation marks"')
         try:
@@ -1169,13 +1170,18 @@ class Reader:
         local = self.local
         self.named_by = local.named_by
         try:
-            self.file(local.path, last=True)
+            self.file_or_its_place(local.path)
         except Unreadable as problem:
-            if problem.errno == errno.ENOENT:
-                self.remember(local.path)
-                return
             raise local.source.hiding_error(
                 local.at, str(problem), 'Local_Changes_File cannot be read') from None
+
+    def file_or_its_place(self, path):
+        try:
+            self.file(path, last=True)
+        except Unreadable as problem:
+            if problem.errno != errno.ENOENT:
+                raise
+            self.remember(path)
 
     # what is kept
 
@@ -1213,7 +1219,10 @@ class Reader:
         """{file: the way to it, and those to the files that include it}."""
         own, all_ways = {}, {}
         for name, key in self.opened.items():
-            own[name] = () if name == '-' else way_to_file(name, key)
+            if name == '-':
+                own[name] = ()                      # whoever starts this process chose it
+            else:
+                own[name] = way_to_file(name, key)
         for name in own:
             files = [name] + sorted(self.through[name])
             all_ways[name] = tuple(waypoint for file in files for waypoint in own[file])
@@ -1782,7 +1791,8 @@ def harmless(uid, gids, own_group):
 
 
 def is_his(judged, place):
-    """Could the user, if he is the only one, rewrite the file of this place?"""
+    """Could the user rewrite the file of this place?  Somebody could; that it is nobody
+    else, strangers() has to say."""
     file, _, _ = place
     return any(writer.identity != ROOTS_GROUP for writer in judged.get(file, ()))
 
@@ -1884,6 +1894,9 @@ class State:
 
     def __init__(self, fields: 'Mapping[str, Any]', warnings: 'Iterable[str]' = ()) -> None:
         self.__dict__.update(fields, warnings=tuple(warnings))
+
+    def __setattr__(self, name: str, value: 'Any') -> None:
+        raise AttributeError('a State is never changed')
 
     def fields(self) -> 'Dict[str, Any]':
         """All but the warnings: {name: value}."""
@@ -2027,7 +2040,8 @@ NAMES = tuple((                                             # linux/capability.h
 NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
 
 # Whoever holds one of these can become root by it: write or own root's files, take any id
-# or right, trace root's processes, mount, or load code into the kernel.
+# or right, trace root's processes, mount, or load code into the kernel.  Others, such as
+# net_admin or kill, rule what they name and no more.
 ROOT_EQUIVALENT = sum(1 << NUMBER_OF[name] for name in (
     'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_setgid cap_setuid '
     'cap_setpcap cap_sys_module cap_sys_rawio cap_sys_chroot cap_sys_ptrace cap_sys_admin '
@@ -2426,12 +2440,6 @@ class Libcap:
         self.cap_free(pointer)
         return name
 
-    def refuses(self, text):
-        cap = self.raw_from_text(text.encode('ascii'))
-        if cap is not None:
-            self.cap_free(cap)
-        return cap is None
-
     def agrees(self, text, readings):
         """Does it read one of these (permitted, effective, inheritable), too?
 
@@ -2486,7 +2494,6 @@ BEYOND = 64                     # the number of no capability anywhere
 
 RIGHTS = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
           'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
-NEEDED = CAP_SETUID | CAP_SETGID | CAP_SYS_CHROOT | CAP_SETPCAP
 
 
 class LinuxCalls:
@@ -2559,15 +2566,18 @@ class LinuxCalls:
         """(permitted, effective, inheritable), which libcap has to read alike."""
         if self.libcap is None:
             return self.read_text_ourselves(text, self.every, NUMBER_OF)
+        names = NUMBER_OF
         try:
-            sets = self.read_text_ourselves(text, self.every, NUMBER_OF)
+            sets = self.read_text_ourselves(text, self.every, names)
         except ValueError:
-            sets = self.read_text_ourselves(text, self.every, self.names_in_libcap())
+            names = self.names_in_libcap()          # it may be newer than our table
+            sets = self.read_text_ourselves(text, self.every, names)
         readings = [sets]
         if 'all' in text.lower() or '=' in text:
             every = CapSet(2 ** 64 - 1)             # what `all` means to libcap up to 2.27
-            readings.append(self.read_text_ourselves(text, every, NUMBER_OF))
+            readings.append(self.read_text_ourselves(text, every, names))
         if not self.libcap.agrees(text, readings):
+            # raises, naming what this libcap does not know by name
             self.read_text_ourselves(text, self.every, self.names_in_libcap())
             raise ValueError('cap_from_text(3) of this libcap reads it in another way', 0)
         return sets
@@ -2728,7 +2738,8 @@ class LinuxCalls:
         return count == 1
 
     def unshare(self):
-        """From here on nobody else opens descriptors here, or moves its directories.
+        """From here on nobody else opens descriptors here, or moves its directories.  Where
+        a filter blocks that, whoever shares them still could: docs/safety.md.
 
         Only with one thread: a second one would lose what they share.
         """
@@ -2743,35 +2754,42 @@ class LinuxCalls:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
+        if found.threads != 1:
+            return True                             # it would reach all; and is refused
+        present = 'setgroups', (), self.put_groups, found.groups
+        raised = (found.permitted & CAP_SETGID) - found.effective
         try:
-            error = self.trial(found, self.put_groups, found.groups)
+            (_, error), = self.tried(found, raised, [present])
         except OSError:
             return True                             # capset(2) is blocked: see calls_blocked
         if error is None or error.errno == errno.EINVAL:
             return True                             # the right is asked for before the ids
-        return self.may_be_filtered()               # then calls_blocked finds out, too
+        return self.may_be_filtered()               # if so, calls_blocked refuses
 
     def may_be_filtered(self):
         """Could a seccomp filter block calls?  seccomp(2)"""
         return self.flag(PR_GET_SECCOMP) != 0
 
-    def trial(self, found, call, *args):
-        """The error of a call that changes nothing, or None.
+    def tried(self, found, raised, trials):
+        """[(trial, its error or None)] of calls that change nothing.
 
-        It is made with the rights that the drop will have: what is permitted and needed
-        is effective meanwhile.
+        They are made with the rights that the drop will have: `raised` is effective
+        meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
-        raised = (found.permitted & NEEDED) - found.effective
         if raised:
             self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
-            call(*args)
-        except OSError as error:
-            return error
+            return [(trial, error_of(*trial[2:])) for trial in trials]
         finally:
             if raised:
-                self.put_sets(found.permitted, found.effective, found.inheritable)
-        return None
+                self.give_back(found)
+
+    def give_back(self, found):
+        """What was made effective for a trial.  Nobody goes on with more than he had."""
+        try:
+            self.put_sets(found.permitted, found.effective, found.inheritable)
+        except OSError as error:
+            end('capabilities made effective for a moment stay so: ' + because(error))
 
     def put_sets(self, permitted, effective, inheritable):
         self.capset(*self.capset_data(permitted, effective, inheritable))
@@ -2803,8 +2821,9 @@ class LinuxCalls:
         if not posix.lstat(path).st_mode & stat.S_IWGRP:
             return False
         attribute = b'system.posix_acl_access'
-        if self.raw_getxattr(os.fsencode(path), attribute, None, 0) > 0:
-            return True
+        size = self.raw_getxattr(os.fsencode(path), attribute, None, 0)
+        if size >= 0:
+            return size > 0
         if self.get_errno() in NO_SUCH_ATTRIBUTE:
             return False
         raise self.libc.error('getxattr')
@@ -2813,11 +2832,9 @@ class LinuxCalls:
         """In a user namespace other owners of files all look like one.  user_namespaces(7)"""
         numbers = set()
         for kind in 'uid', 'gid':
-            ranges = id_map(kind)
-            if ranges is None:
-                numbers.add(65534)                  # no /proc: the usual one
-            elif not maps_all(ranges):
-                numbers.add(int(contents('/proc/sys/kernel/overflow' + kind)))
+            if not maps_every_id(kind):
+                overflow = contents_or_none('/proc/sys/kernel/overflow' + kind)
+                numbers.add(int(overflow or 65534))
         return frozenset(numbers)
 
     # looking at others
@@ -2844,6 +2861,14 @@ class LinuxCalls:
 
     def most_groups(self):
         return 65536                                # NGROUPS_MAX of linux/limits.h
+
+
+def error_of(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return error
+    return None
 
 
 def contents(path, directory=None):
@@ -2880,8 +2905,11 @@ def id_map(kind):
     return [tuple(map(int, line.split())) for line in text.splitlines()]
 
 
-def maps_all(ranges):
-    """The first user namespace maps every id, and one that does is as good."""
+def maps_every_id(kind):
+    """The first user namespace does, and one that does is as good."""
+    ranges = id_map(kind)
+    if ranges is None:
+        return is_mapped_by_trial(kind, NOT_AN_ID - 1)
     return sum(count for _, _, count in ranges) >= NOT_AN_ID
 
 
@@ -3345,10 +3373,10 @@ def fields_asked(target, held, rights, exec, no_new_privs):
 
     platform = target.platform
     ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
-    held = changed(held, **ids)
-    if keeps_everything(target, held):
-        return dict(ids, **platform.goal_of_root(held))
-    return dict(ids, **platform.goal(target.sets, held, rights, exec, no_new_privs))
+    with_ids = changed(held, **ids)
+    if keeps_everything(target, with_ids):
+        return dict(ids, **platform.goal_of_root(with_ids))
+    return dict(ids, **platform.goal(target.sets, with_ids, rights, exec, no_new_privs))
 
 
 def keeps_everything(target, goal):
@@ -3436,7 +3464,8 @@ def possible_descriptors():
 
 
 def descriptor(number):
-    """(number, type, path) if it may be a directory or something without a file."""
+    """(number, type, path) if it may be a directory or something without a file: of no
+    type, or on newer kernels of that of a file."""
     try:
         kind = stat.S_IFMT(posix.fstat(number).st_mode)
     except OSError:
@@ -3519,6 +3548,8 @@ class Case:
 
     @property
     def already_held(self):
+        if self.confined and 0 in self.goal.uid:    # it may be dumpable, which is no field
+            return False
         return self.goal == self.found and self.security.chroot is None
 
     def lacks(self, right):
@@ -3561,6 +3592,15 @@ class Step:
 
     def run(self):
         self.call(*self.args)
+
+
+class Attempt(Step):
+    """One call that must fail after the drop, with one of these errors."""
+    __slots__ = ('errors',)
+
+    def __init__(self, errors, text, call, *args):
+        super().__init__(text, call, *args)
+        self.errors = errors
 
 
 # ---------------------------------------------------------------- what stands against it
@@ -3944,7 +3984,7 @@ class Linux(LinuxCalls):
     def before(self, case):
         """What needs the rights of now."""
         found, goal = case.found, case.goal
-        raised = (found.permitted & NEEDED) - found.effective
+        raised = rights_to_raise(case)
         effective = found.effective | raised
         if raised:
             yield self.capset_row(found.permitted, effective, found.inheritable)
@@ -4047,9 +4087,30 @@ def loses_with_the_user(case):
     return 0 in real_effective_saved and 0 not in case.goal.uid
 
 
+def rights_to_raise(case):
+    """What the drop needs, is permitted, and is not effective."""
+    found, goal = case.found, case.goal
+    needed = NO_CAPABILITIES
+    if goal.uid[0] not in found.uid[:3]:
+        needed |= CAP_SETUID
+    if goal.gid[0] not in found.gid[:3] or 'groups' in case.rights:
+        needed |= CAP_SETGID
+    if case.security.chroot is not None and not case.at_root_already:
+        needed |= CAP_SYS_CHROOT
+    if found.bounding - goal.bounding or goal.securebits & ~found.securebits:
+        needed |= CAP_SETPCAP
+    if case.confined and inheritable_early(case):
+        needed |= CAP_SETPCAP
+    return (needed & found.permitted) - found.effective
+
+
 def sets_capabilities(case):
-    """Of root that keeps everything only what was not effective has to be put back."""
-    return case.confined or case.goal.effective != case.goal.permitted
+    """Root that keeps everything has them, but for what was made effective on the way:
+    here, or by the kernel when the effective user id becomes 0."""
+    if case.confined or rights_to_raise(case):
+        return True
+    becomes_root = case.found.uid[1] != 0
+    return becomes_root and case.goal.effective != case.goal.permitted
 
 
 def sets_keepcaps(case):
@@ -4148,9 +4209,9 @@ def ids_not_mapped(case):
 
 
 def missing_ids(name, kind, ids):
-    ranges = id_map(kind)
-    if ranges is not None and maps_all(ranges):
+    if maps_every_id(kind):
         return
+    ranges = id_map(kind)
     for number in sorted(set(ids)):
         if ranges is None:
             mapped = is_mapped_by_trial(kind, number)
@@ -4188,31 +4249,31 @@ def is_mapped_by_trial(kind, number):
 def ids_only_look_right(case):
     """An id that is not mapped shows as 65534, and cannot be told from that one.
 
-    Where all ids are that and cannot be changed, the call itself tells, and changes none.
+    Whoever may not change it can set it to what it is already, and nothing else.
     """
-    if case.rights >= {'user', 'group', 'groups'}:
+    if case.rights >= {'user', 'group', 'groups'} or case.found.threads != 1:
         return
     shown_for_others = case.platform.unmapped_owners()
-    uid, gid = case.goal.uid[0], case.goal.gid[0]
-    for right, number, has, row in (
-            ('user', uid, case.found.uid, case.platform.set_uid(uid)),
-            ('group', gid, case.found.gid, case.platform.set_gid(gid))):
-        if right not in case.rights and number in shown_for_others:
-            if set(has) != {number} or not succeeds(Step(*row)):
+    for right, wanted, has, call in (
+            ('user', case.goal.uid[0], case.found.uid, posix.setresuid),
+            ('group', case.goal.gid[0], case.found.gid, posix.setresgid)):
+        if right not in case.rights and wanted in shown_for_others:
+            if not can_stay(wanted, has, call):
                 yield ('%s %d may stand for one that this user namespace does not map'
-                       % (right, number))
+                       % (right, wanted))
     groups = shown_for_others.intersection(case.target.groups or ())
     if groups and 'groups' not in case.rights:
         yield ('the supplementary group %s may stand for one that this user namespace does '
                'not map' % shown(groups))
 
 
-def succeeds(step):
-    try:
-        step.run()
-    except OSError:
-        return False
-    return True
+def can_stay(wanted, has, call):
+    """Can those of the ids that show as this one be set to it?  setresuid(2)"""
+    real, effective, saved, filesystem = has
+    if effective != filesystem and not keeps_filesystem_ids():
+        return False                                # the trial would change that
+    trial = [wanted if number == wanted else -1 for number in (real, effective, saved)]
+    return error_of(call, *trial) is None
 
 
 def io_uring_registered(case):
@@ -4332,6 +4393,9 @@ def rights_of_command(case, root):
     if getxattr(os.fsencode(path), b'security.capability', None, 0) > 0:
         yield ('%s has file capabilities, so it would not start with the set that is asked '
                'for: remove them (setcap -r), or run a copy of it' % printable(path))
+    if not is_executable(path):
+        return                                      # an interpreter that is missing
+    # (set-user-ID is what --allow-new-privs is for.)
     set_group_id = posix.stat(path).st_mode & stat.S_ISGID
     if set_group_id and not case.no_new_privs:
         yield ('%s is set-group-ID, so it would not start with the set that is asked for: '
@@ -4348,13 +4412,20 @@ def calls_blocked(case):
         return
     if case.already_held or not platform.may_be_filtered():
         return
-    for name, harmless_errors, call, *args in calls_without_effect(case):
-        error = platform.trial(case.found, call, *args)
+    try:
+        trials = tuple(calls_without_effect(case))
+        results = platform.tried(case.found, rights_to_raise(case), trials)
+    except OSError as error:                        # of raising what is needed for them
+        yield blocked('capset', error)
+        return
+    for (name, harmless_errors, *_), error in results:
         if error is not None and error.errno not in harmless_errors:
-            yield ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; '
-                   'containers: their seccomp profile)' % (name, error.strerror))
-            if name == 'capset':
-                return                              # the others cannot be tried without it
+            yield blocked(name, error)
+
+
+def blocked(name, error):
+    return ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; containers: '
+            'their seccomp profile)' % (name, error.strerror))
 
 
 def calls_without_effect(case):
@@ -4363,9 +4434,6 @@ def calls_without_effect(case):
     An argument that is wrong is found after the right has been asked for.
     """
     platform, found, goal = case.platform, case.found, case.goal
-    if sets_capabilities(case):
-        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
-               found.inheritable)
     if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
         yield 'setresuid', (), posix.setresuid, -1, -1, -1
     if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
@@ -4376,6 +4444,9 @@ def calls_without_effect(case):
         yield 'chroot', (errno.ENOENT,), posix.chroot, ''
     if case.confined:
         yield from prctls_without_effect(case, goal, found, platform.prctl)
+    if sets_capabilities(case):                     # the last: the others need what is raised
+        yield ('capset', (), platform.put_sets, found.permitted, found.effective,
+               found.inheritable)
 
 
 def prctls_without_effect(case, goal, found, prctl):
@@ -4439,8 +4510,7 @@ def descriptors_unseen(case):
 def counts_only_in_a_user_namespace(case):
     if not case.confined or not case.goal.permitted:
         return
-    ranges = id_map('uid')
-    if ranges is not None and not maps_all(ranges):
+    if not maps_every_id('uid'):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
                'network of the host, say, does not)')
 
@@ -4493,19 +4563,29 @@ def rows_of_drop(case):
     yield from platform.after(case)
 
 
+# How an attempt has to be refused.  An id that the user namespace does not map is no id
+# there; of anything else EINVAL would say that the right is still held.
+NOT_PERMITTED = (errno.EPERM,)
+NOT_OR_NOT_MAPPED = (errno.EPERM, errno.EINVAL)
+
+
 def rows_to_regain(case):
-    """What must fail afterwards.  Not made where it would succeed: a right is kept."""
+    """(errors that refuse it, a row that must fail afterwards).
+
+    None where it would succeed: a right is kept.
+    """
     platform, found, goal = case.platform, case.found, case.goal
     kept = platform.rights(goal, case.process.may_set_groups)
-    if 'user' not in kept and 0 not in goal.uid:     # uid 0 may have it by its id alone
+    if 'user' not in kept and 0 not in goal.uid:     # on SunOS uid 0 has it by its id
         for uid in sorted(set(found.uid) - set(goal.uid)):
-            yield platform.set_uid(uid)
+            yield NOT_OR_NOT_MAPPED, platform.set_uid(uid)
     if 'group' not in kept:
         for gid in sorted(set(found.gid) - set(goal.gid)):
-            yield platform.set_gid(gid)
+            yield NOT_OR_NOT_MAPPED, platform.set_gid(gid)
         if (set(found.groups) ^ set(goal.groups)) - set(goal.gid):
-            yield platform.set_groups(found.groups)
-    yield from platform.regain(case)
+            yield NOT_PERMITTED, platform.set_groups(found.groups)
+    for row in platform.regain(case):
+        yield NOT_PERMITTED, row
 
 
 def be_at_root(identity):
@@ -4519,7 +4599,7 @@ def steps_and_attempts(case):
     if case.goal is None or case.already_held:
         return (), ()
     steps = tuple(Step(*row) for row in rows_of_drop(case))
-    attempts = tuple(Step(*row) for row in rows_to_regain(case))
+    attempts = tuple(Attempt(errors, *row) for errors, row in rows_to_regain(case))
     return steps, attempts
 
 
@@ -4637,7 +4717,7 @@ def plan(security: 'Security', exec: bool = False, no_new_privs: bool = True) ->
 
 
 def plan_for(security, target, exec, no_new_privs):
-    target.platform.wait_for_one_thread()
+    target.platform.wait_for_one_thread()           # for joined ones to end; a check counts
     process = Process(target.platform, security.chroot)
     try:
         return Plan(Case(security, target, process, exec, no_new_privs))
@@ -4697,8 +4777,14 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
 
 def launch_with(request, argv, env, quiet):
     command = Command(argv, os.environ if env is None else env)
-    state = become(request, command, quiet)
-    command.run(state, request.security.chroot)
+    dropped = False
+    try:
+        state = become(request, command, quiet)
+        dropped = True
+        command.run(state, request.security.chroot)
+    finally:
+        if dropped:                                 # no memory was left, not even to run it
+            posix._exit(126)
 
 
 class Request:
@@ -4765,12 +4851,13 @@ def become(request, command, quiet):
                 refusing(reset_signals)
             result = request.key(), state
             if steps:
-                begun = True
                 carry_out(case, steps, attempts, result)
+                begun = True
             else:
                 last_drop[:] = result
         finally:
-            refusing(process.close)                 # carry_out has closed it already
+            if not begun:                           # carry_out has closed it already
+                refusing(process.close)
     finally:
         silence.restore(begun)
     return state
@@ -4814,6 +4901,7 @@ def compare(expected, case, steps, attempts):
         names = ', '.join(name for name, _, _ in changes)
         raise RefusedError(
             'this process is no longer as the plan found it: %s changed' % names)
+    # zip stops at the end of the shorter: what is missing there shows as 'nothing'
     planned = expected.steps + expected.attempts + ('nothing',)
     present = texts_of_steps(steps, case.platform) + texts_of(attempts) + ('nothing',)
     for before, now in zip(planned, present):
@@ -4847,11 +4935,11 @@ def carry_out(case, steps, attempts, result):
             posix._exit(125)
 
 
-def must_fail(step):
+def must_fail(attempt):
     try:
-        step.run()
+        attempt.run()
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.EINVAL):      # EINVAL: an id not mapped here
+        if error.errno in attempt.errors:
             return
         raise                                       # prevented, not refused: proves nothing
     raise untrue('succeeded, though it must fail now')
@@ -4933,7 +5021,10 @@ class Silence:
         if why is None:
             return
         if begun:
-            end('half-dropped and so ended: signals stay blocked: ' + why)
+            try:
+                end('half-dropped and so ended: signals stay blocked: ' + why)
+            finally:
+                posix._exit(125)                    # no memory was left to say why
         raise RefusedError('signals stay blocked: ' + why)
 
 
@@ -4981,7 +5072,8 @@ def raise_if_of_a_handler(error):
     The traceback of such an error goes on below the frame that made the call: into the
     handler.  That of the call itself ends there.
     """
-    if error.__traceback__.tb_next is not None:
+    traceback = error.__traceback__                 # None where there is no memory for one
+    if traceback is not None and traceback.tb_next is not None:
         raise error
 
 
@@ -5069,6 +5161,8 @@ class Command:
                 self.env[os.fsencode(name)] = os.fsencode(value)
         if not self.argv:
             raise ValueError('launch needs a command')
+        if b'=' in b''.join(self.env):
+            raise ValueError('the name of an environment variable has no = in it')
         if b'\0' in b''.join([*self.argv, *self.env, *self.env.values()]):
             raise ValueError('a command and its environment have no NUL in them')
         self.paths = self.possible_paths()
@@ -5172,7 +5266,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY)
+        descriptor = posix.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ''
     try:
@@ -5212,11 +5306,15 @@ def look(pid):
     return dict(unseen, **first), others
 
 
+class NoSuchProcess(RefusedError):
+    """It has ended, or cannot be seen."""
+
+
 def refusing_to_look(platform, pid):
     try:
         return platform.look(pid)
     except (FileNotFoundError, ProcessLookupError):
-        raise RefusedError(platform.not_there % pid) from None
+        raise NoSuchProcess(platform.not_there % pid) from None
     except OSError as error:
         raise RefusedError(because(error)) from None
 
@@ -5414,7 +5512,7 @@ class Comparison:
 
     def mark(self, name, has):
         want = self.wanted[name]
-        if type(want) is int:                       # a flag; what it allows nobody asked for
+        if type(want) is int:                       # a flag that is not as wanted allows more
             return 'more'
         if name in self.places:                     # it is that one or another
             return 'more and less'
@@ -5604,6 +5702,10 @@ def main(argv: 'Optional[Sequence[str]]' = None) -> int:
             say(str(error) or 'out of memory')
     except KeyboardInterrupt:
         return 130
+    except Exception as error:                      # a mistake of this program
+        if not is_exec(argv):
+            raise
+        say('%s: %s' % (type(error).__name__, error))
     return 125
 
 
@@ -5720,8 +5822,10 @@ def check(security, no_new_privs):
     errors = []
     target = refusing(look_up, security, platform, errors.append)
     warnings = list(security.notes)
-    if errors or target.uid is None and target.default is None:
+    if errors:
         return errors, warnings
+    if target.uid is None and target.default is None:
+        return errors, warnings + [((None, None, None), NO_USER)]
     case = Case(security, target, AssumedRoot(platform), True, no_new_privs)
     for doubt in DOUBTS:
         for text in doubt(case):
@@ -5858,8 +5962,14 @@ def audit_verb(arguments):
     if not arguments.has('-q'):
         messages = ['warning: ' + located(*note) for note in security.notes]
     audits, lines, status = [], [], 0
+    of_cgroup = '--cgroup' in arguments.values
     for pid in pids:
-        found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
+        try:
+            found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
+        except NoSuchProcess:
+            if of_cgroup:
+                continue                            # it ended after it was listed
+            raise
         audits.append(found.as_dict())
         if found.more() or (found and not arguments.has('--at-most')):
             status = 1
@@ -5867,7 +5977,7 @@ def audit_verb(arguments):
         lines += [several + str(difference) for difference in found]
         if not arguments.has('-q'):
             messages += messages_of_audit(found)
-    one = len(pids) == 1 and '--cgroup' not in arguments.values
+    one = len(pids) == 1 and not of_cgroup
     return Answer(status, audits[0] if one else audits, lines, messages)
 
 

@@ -83,7 +83,6 @@ WHOLE = {                                       # (before, the piece, after)
     'one outer stanza': ('Everything {\n', '  Listener "l%d" {\n    Port = 25\n  }\n', '}\n'),
     'a long list': ('Relay {\n  Hosts = (\n', '    10.1.%d.0/24\n', '  )\n}\n'),
 }
-BIG = 10000000
 INSTALLATION = 100000           # bytes: the configuration of a real installation
 
 
@@ -329,9 +328,9 @@ def interval(values):
     """(low, high): the median of what they are a sample of, in 95 of 100 cases."""
     values = sorted(values)
     reach = 0.98 * len(values) ** 0.5
-    low = int(len(values) / 2.0 - reach)
+    low = int(len(values) / 2.0 - reach) - 1
     high = int(len(values) / 2.0 + reach + 1)
-    return values[max(low, 0)], values[min(high, len(values)) - 1]
+    return values[max(low, 0)], values[min(high, len(values) - 1)]
 
 
 # ------------------------------------------------------------------ what is prepared
@@ -460,12 +459,12 @@ def drops(home, conf, limit):
         yield Contender(LIMIT, 'launcher', [limit, 'exec'] + job + [COMMAND])
 
 
-def readings(top, home, installed):
+def readings(top, home, installed, size):
     """Each shape and wc(1) on the same file, both without what they need to start."""
     yield Contender(NOTHING, 'wc', ['wc', os.devnull], every=3)
-    texts = {name: configuration(BIG, piece) for name, piece in SHAPES.items()}
+    texts = {name: configuration(size, piece) for name, piece in SHAPES.items()}
     for name, (before, piece, after) in WHOLE.items():
-        texts[name] = configuration(BIG, piece, before, after)
+        texts[name] = configuration(size, piece, before, after)
     for number, (name, text) in enumerate(texts.items()):
         path = write('%s/shape%d.conf' % (top, number), text)
         code = TIMED % ('', 'capdrop.load(%r)' % path)
@@ -488,7 +487,7 @@ def growths(top, home):
             yield Contender(name, 'growth', [home, '-c', code], own_clock=True, every=3)
 
 
-def prepare(top, python, directory):
+def prepare(top, python, directory, size):
     """Everything, in the directory `top`: (what runs the contenders, the contenders)."""
     home, site = venv(top + '/venv', python)
     shutil.copy(CAPDROP, site)                  # and its cache, after the first round
@@ -500,7 +499,7 @@ def prepare(top, python, directory):
     found += tools()
     found += python_peers(top, python, {python: (home, site)}, [directory] if directory else [])
     found += drops(home, conf, limit)
-    found += readings(top, home, top + '/venv/bin/capdrop')
+    found += readings(top, home, top + '/venv/bin/capdrop', size)
     for name in OURS, THEIRS:
         code = IMPORT % name[len('import '):]
         found.append(Contender(name, 'import', [home, '-c', code], own_clock=True))
@@ -649,6 +648,8 @@ def arguments():
                         'third of that)')
     parser.add_argument('--python', default=sys.executable,
                         help='the interpreter to measure on: this one')
+    parser.add_argument('--size', type=int, default=10000000,
+                        help='bytes of each configuration: 10000000')
     parser.add_argument('--peers', metavar='DIRECTORY',
                         help='from where to import pyprctl and python-daemon')
     parser.add_argument('--only', metavar='NAME', help='only what has NAME in its name, and '
@@ -676,7 +677,7 @@ def main():
     os.umask(0o022)
     with tempfile.TemporaryDirectory(prefix='capdrop-bench-') as top:
         os.chmod(top, 0o755)
-        runner, contenders = prepare(top, options.python, options.peers)
+        runner, contenders = prepare(top, options.python, options.peers, options.size)
         found = measured(runner, chosen(contenders, options.only), options.rounds)
         if shutil.which('strace'):
             for one in found.values():

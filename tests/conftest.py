@@ -3,10 +3,10 @@ import ctypes
 import errno
 import fcntl
 import gc
-import grp        # noqa: F401  before a child can no longer read this Python's own files
+import grp        # before a child can no longer read this Python's own files
 import os
 import pickle
-import pwd        # noqa: F401
+import pwd
 import shutil
 import signal
 import socket
@@ -46,6 +46,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.nodeid.split('::')[0].split('/')[-1][:-len('.py')] in REAL:
             item.add_marker(pytest.mark.skip(reason='runs where CAPDROP_REAL is 1'))
+
+
+def need_accounts_of_debian():
+    """The documents show them, and so do the tests of these."""
+    numbers = {'daemon': 1, 'adm': 4, 'mail': 8}
+    found = {entry.gr_name: entry.gr_gid for entry in grp.getgrall() if entry.gr_name in numbers}
+    users = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall() if entry.pw_name in ('daemon', 'mail')}
+    need(found == numbers and users == {'daemon': 1, 'mail': 8}, 'needs users and groups as Debian numbers them')
 
 
 class Ended(Exception):

@@ -1275,7 +1275,7 @@ def test_a_file_that_appears_where_a_search_passed_over_is_an_error(public, monk
 def group_zero(security, uid, gids, own_group=None):
     """Who is refused, where the process will be in these groups."""
     judged = capdrop.judged(security, Platform())
-    return list(capdrop.strangers(judged, capdrop.harmless(uid, gids, own_group)))
+    return list(capdrop.strangers(judged, capdrop.harmless(uid, gids, own_group), {}))
 
 
 def test_group_0_is_roots_own_only_where_the_process_will_not_be_in_it(public):
@@ -1305,7 +1305,7 @@ def test_a_refusal_names_who_it_is_and_says_what_to_do(public):
     text, = capdrop.strangers(judged, capdrop.harmless(12, {12}, None), {('user', 1000): 'me'})
     assert '%s can be rewritten by user 1000 (me), through %s: ' % (path, path) in text
     assert 'install -m 644 -o root' in text and 'options instead of a file' in text
-    assert list(capdrop.strangers(judged, capdrop.harmless(1000, {12}, None))) == []
+    assert list(capdrop.strangers(judged, capdrop.harmless(1000, {12}, None), {})) == []
 
 
 def test_an_owner_whom_the_namespace_does_not_map_is_someone_unknown(public):
@@ -1318,8 +1318,8 @@ def test_an_owner_whom_the_namespace_does_not_map_is_someone_unknown(public):
     platform.unmapped = frozenset({65534})
     assert [one[1][:17] for one in all_writers(security, platform)[path]] == ['someone unknown ('] * 2
     allowed = capdrop.harmless(65534, {65534}, 65534)
-    assert list(capdrop.strangers(capdrop.judged(security, Platform()), allowed)) == []
-    assert len(list(capdrop.strangers(capdrop.judged(security, platform), allowed))) == 1
+    assert list(capdrop.strangers(capdrop.judged(security, Platform()), allowed, {})) == []
+    assert len(list(capdrop.strangers(capdrop.judged(security, platform), allowed, {}))) == 1
 
 
 def test_access_control_lists_are_asked_for_everywhere_on_the_way_when_it_is_judged(public):

@@ -429,6 +429,12 @@ def test_audit_in_a_container_says_how_it_can_see(host):
         done = container.inside(*(AUDIT + ['1']))
         assert done.returncode == 125
         assert 'capdrop exec -q FILE -- ' in done.stderr
+        # and so it does, as audit.md has it
+        command = command_line('audit.md', 'capdrop exec -q ').replace('web.conf', CONF)
+        command = command.replace('capdrop.py', '/opt/capdrop/capdrop.py').replace('python3', PYTHON)
+        command = command.replace('capdrop exec', '%s -I /opt/capdrop/capdrop.py exec' % PYTHON, 1)
+        done = container.inside('/bin/sh', '-c', command)
+        assert works(done) == '' and 'as a launch leaves it' in done.stderr
 
 
 def test_container_is_audited_from_its_host(host):
@@ -450,6 +456,7 @@ def test_rootless_container_is_audited_from_within_its_namespaces(host):
         done = host.shell('pid=%d; %s' % (pid, command_line(PAGE, 'nsenter ')))
         assert works(done) == ''
         assert 'as a launch leaves it' in done.stderr
+        assert command_line('audit.md', 'nsenter ').split()[:7] == 'nsenter -t PID -U -m -p'.split() + ['python3']
         done = host.run(*(AUDIT + [str(pid)]))
         assert done.returncode == 0 or 'nsenter -t %d' % pid in done.stderr
 

@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 import capdrop
-from conftest import SCRIPT, need, need_root, run, run_command
+from conftest import SCRIPT, in_child, need, need_accounts_of_debian, need_root, run, run_command
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 
@@ -175,6 +175,7 @@ FILES = [
     ('include "no-such.conf"', 'F:1:9: error: "no-such.conf" is neither beside this file nor on the search path'),
     ('include "http://x/y"', 'F:1:9: error: only file:// can be included'),
     # allowed, yet worth a line
+    ('Security { capabilities = "" }', 'F: warning: no user is named, and the default, ecuser, has no account: name one'),
     ('Security { user = root }', 'F:1:19: warning: user is root and capabilities is absent: root keeps everything'),
     ('Security { user = nobody }', 'F:1:19: warning: nobody is shared by many: ...'),
     ('Security { user = daemon capabilities = cap_sys_admin+ep }', 'F:1:41: warning: amounts to root: cap_sys_admin'),
@@ -198,7 +199,7 @@ REFUSED = [
     ('exec -q --user daemon --chroot JAIL -- /script', 127, '/script: No such file or directory: the file is there; its '
      'interpreter ...'),
     ('exec -q --user daemon --chroot JAIL -- /x', 127, '/x: No such file or directory (in the jail JAIL)'),
-    ('exec -q HOME/web.conf -- id', 125, "HOME/web.conf can be rewritten by user 1000, through HOME: only root, or the user it "
+    ('exec -q HOME/web.conf -- id', 125, "HOME/web.conf can be rewritten by user 1000..., through HOME: only root, or the user it "
      "names, may be able to; copy it to where that is so (install -m 644 -o root FILE /etc), or give options instead of a file"),
 ]
 
@@ -263,6 +264,7 @@ def test_what_stands_in_a_file_is_answered_with_its_place(place, text, message):
 def places():
     """A jail with a program without its loader and a script without its interpreter, and somebody's home."""
     need_root()
+    need_accounts_of_debian()
     top = tempfile.mkdtemp(prefix='capdrop-messages-', dir='/srv')
     os.chmod(top, 0o755)
     jail, home = os.path.join(top, 'jail'), os.path.join(top, 'home')
@@ -278,8 +280,15 @@ def places():
     shutil.rmtree(top)
 
 
+def is_dynamic(path):
+    with open(path, 'rb') as file:
+        return b'/ld-' in file.read(4096)
+
+
 @pytest.mark.parametrize('line, status, message', REFUSED, ids=[row[0] for row in REFUSED])
 def test_what_root_is_refused_says_why_and_what_to_do(places, line, status, message):
+    need('/ls' not in line or is_dynamic('/bin/ls'), 'needs an ls that has a loader')
+
     def put(text):
         return text.replace('JAIL', places[0]).replace('HOME', places[1])
     done = run(*put(line).split())
@@ -290,6 +299,7 @@ def test_what_root_is_refused_says_why_and_what_to_do(places, line, status, mess
 @pytest.mark.parametrize('line, message', ORDINARY, ids=[row[0] for row in ORDINARY])
 def test_who_is_not_root_is_told_what_is_missing_and_to_start_as_root(tmp_path, line, message):
     need_root()
+    need_accounts_of_debian()
     need(os.path.exists('/usr/bin/python3'), 'needs a Python that anybody may run')
     path = tempfile.mkdtemp(prefix='capdrop-messages-', dir='/tmp')
     os.chmod(path, 0o755)
@@ -352,3 +362,42 @@ def test_no_switch_is_ever_guessed():
     for word in '--allow-new-priv', '--allow', '--no-allow-new-privs', '--no-new-privs', '--at-mos', '--exe', '--init-group':
         for verb in 'exec', 'plan', 'audit':
             assert 'did you mean' not in run(verb, word, 'web.conf').stderr, word
+
+
+# ---------------------------------------------------------------------------- in a program
+
+def of(exec):
+    return capdrop.plan(capdrop.Security(user='daemon'), exec=exec)
+
+
+CALLS = [
+    (lambda: capdrop.drop('web.conf'), TypeError, 'drop takes a Security, not str: capdrop.load(FILE) makes one'),
+    (lambda: capdrop.plan({'user': 'daemon'}), TypeError, 'plan takes a Security, not dict: capdrop.load(FILE) makes one'),
+    (lambda: capdrop.launch('web.conf', ['id']), TypeError, 'launch takes a Security, not str: ...'),
+    (lambda: capdrop.audit('web.conf', 1), TypeError, 'audit takes a Security, not str: ...'),
+    (lambda: capdrop.drop(of(exec=True)), ValueError, 'drop needs a plan(..., exec=False)'),
+    (lambda: capdrop.launch(of(exec=False), ['id']), ValueError, 'launch needs a plan(..., exec=True)'),
+    (lambda: capdrop.drop(of(exec=False), no_new_privs=False), ValueError, 'no_new_privs has been decided by the plan'),
+    (lambda: capdrop.launch(capdrop.Security(user='daemon'), []), ValueError, 'launch needs a command'),
+    (lambda: capdrop.Security(supplemental_groups='mail adm'), capdrop.ConfigError, "supplemental_groups=: ... write the list as "
+     "('mail', 'adm') ..."),
+    (lambda: capdrop.Security(usr='daemon'), TypeError, "...unexpected keyword argument 'usr'..."),
+    (lambda: capdrop.load('no-such.conf'), capdrop.ConfigError, 'no-such.conf: No such file or directory'),
+    (lambda: capdrop.state(4194305), capdrop.RefusedError, 'there is no process 4194305, ...'),
+]
+
+
+def outcome(number):
+    """(its text, whether all is as before); in a child, should there be none."""
+    call, kind, _ = CALLS[number]
+    before = capdrop.state()
+    try:
+        call()
+    except kind as error:
+        return str(error), capdrop.state() == before
+
+
+@pytest.mark.parametrize('number', range(len(CALLS)))
+def test_what_a_program_gets_wrong_is_said_before_anything_changes(number):
+    text, unchanged = in_child(outcome, number)
+    assert unchanged and says(CALLS[number][2], text, ''), text

@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from conftest import SCRIPT, TOP, need, need_root, run_command
+from conftest import SCRIPT, TOP, need, need_accounts_of_debian, need_root, run_command
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 
@@ -61,6 +61,7 @@ def mistakes():
 def place():
     """A directory that anybody may enter, with capdrop, `capdrop` and a daemon, `myd`, that shows what it holds."""
     need_root()
+    need_accounts_of_debian()
     need(os.path.exists(PYTHON), 'needs ' + PYTHON)
     path = tempfile.mkdtemp(prefix='capdrop-migrating-', dir='/tmp')
     os.chmod(path, 0o755)

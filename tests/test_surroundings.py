@@ -163,7 +163,8 @@ def test_a_signal_between_any_two_steps_finds_no_handler_half_way(mode, possible
 # ---------------------------------------------------------------------------- nothing late
 
 ASKED_BEFOREHAND = {'setresuid', 'setresgid', 'setgroups', 'capset', 'chroot', 'SET_KEEPCAPS', 'CAPBSET_DROP',
-                    'SET_NO_NEW_PRIVS', 'CAP_AMBIENT RAISE'}
+                    'SET_NO_NEW_PRIVS', 'CAP_AMBIENT RAISE', 'CAP_AMBIENT LOWER', 'SET_SECUREBITS'}
+
 
 @pytest.mark.parametrize('mode', MODES, ids=mode_name)
 def test_nothing_is_opened_from_the_first_change_to_the_last_look(mode, possible, jail):
@@ -173,7 +174,10 @@ def test_nothing_is_opened_from_the_first_change_to_the_last_look(mode, possible
     start = max(n for n in range(last) if calls[n] in opening)
     # of what changes something, only a call that asks whether it is allowed, and changes nothing, comes before that
     before = collections.Counter(name for name in calls[:start] if name in CHANGES)
-    assert set(before) <= ASKED_BEFOREHAND and set(before.values()) <= {1}
+    # capset: what is needed for that is made effective, and no longer is
+    capset = before.pop('capset', 0)
+    assert set(before) <= ASKED_BEFOREHAND and set(before.values()) <= {1} and capset in (0, 1, 3)
+    before['capset'] = capset
     steps = [n for name in CHANGES for n in [n for n in range(last) if calls[n] == name][before[name]:]]
     first = min(steps)
     assert first > start and len(set(calls[n] for n in steps)) >= 6
@@ -498,7 +502,12 @@ except BaseException as e:
 
 def test_without_ambient_capabilities_only_a_command_that_is_to_keep_some_is_refused():
     need_root()
-    before_4_3 = lacking((47,))
+    lacks_ambient = lacking((47,))
+
+    def before_4_3():
+        no_proc()                       # where status has no CapAmb either
+        lacks_ambient()
+    assert 'ambient' in refused(lacks_ambient, capdrop.Security(**KEEPS)).lower()     # a filter, then
     assert dropped(before_4_3, capdrop.Security(**KEEPS)) == ends(1111, 4321, caps=BIND)
     assert launched(before_4_3, capdrop.Security(**AS_1111), ['/bin/true'])[1:] == (0, '')
     with pytest.raises(capdrop.RefusedError) as e:
@@ -658,6 +667,7 @@ def without_memory(verb, security, testcapi, start, stop):
         try:
             os.dup2(os.open(os.devnull, os.O_RDWR), 1)
             os.dup2(1, 2)
+            capdrop.plan(security)              # libraries are loaded, names were asked for
             kill, argv, me, stop_signal = os.kill, ['/bin/sleep', '60'], os.getpid(), signal.SIGSTOP
             kill(me, stop_signal)
             testcapi.set_nomemory(start, stop)
@@ -729,7 +739,6 @@ def test_without_memory_for_any_one_thing_a_drop_ends_in_one_of_three_ways(verb,
     testcapi = pytest.importorskip('_testcapi')
     need(hasattr(testcapi, 'set_nomemory'), 'needs a Python whose memory can be made to fail')
     security = capdrop.Security(supplemental_groups=('8',), **KEEPS)
-    capdrop.plan(security)              # libraries are loaded, names were asked for
     ambient = BIND if verb == 'launch' else 0
     wanted = ends(1111, 4321, '8', BIND, CapInh=ambient, CapAmb=ambient)
     total = allocations(verb, security, testcapi)
@@ -740,15 +749,17 @@ def test_without_memory_for_any_one_thing_a_drop_ends_in_one_of_three_ways(verb,
         kinds[kind] += 1
         if kind == 'done':
             assert after == wanted, (number, after)
-        elif kind in ('no memory', 'refused', 'another exception', 'hung'):
-            # Python 3.11 and later can hang where it has no memory for the place that an exception comes from
-            assert after == before, (number, kind, after)
-            assert kind != 'hung' or not count
+        elif kind == 'hung':
+            # Python 3.11 and later does, where it has no memory for the place that an exception comes from
+            assert not count and after in (before, wanted), (number, after)
+        elif kind in ('no memory', 'refused', 'another exception'):
+            # Python 3.6 has no memory then to call _exit
+            assert after == before or after == wanted and sys.version_info < (3, 7), (number, kind, after)
         else:
             # 126: the command cannot be executed; and the interpreter itself may give up
             assert kind in (125, -6, -11) + (126,) * (verb == 'launch'), (number, kind)
     print(verb, count, total, dict(kinds))
-    assert kinds['no memory'] + kinds['refused'] and kinds[125]
+    assert kinds['no memory'] + kinds['refused'] and kinds[125] + kinds[-6]
 
 
 def test_an_error_that_comes_of_a_descriptor_leaves_signals_and_collection_as_they_were():
