@@ -208,6 +208,12 @@ def capset(permitted, effective, inheritable=0):
     c('capset', (ctypes.c_uint32 * 2)(0x20080522, 0), data)
 
 
+def set_groups(numbers):
+    """Also more than 32: that of Python takes no more on musl."""
+    numbers = list(numbers)
+    c('setgroups', ctypes.c_size_t(len(numbers)), (ctypes.c_uint32 * len(numbers))(*numbers))
+
+
 def without(lost):
     """A function that gives up these capabilities, out of the bounding set too."""
     def prepare():
