@@ -4828,38 +4828,46 @@ class Request:
 
 def become(request, command, quiet):
     """drop, and the part of launch before execve(2).  quiet: warnings are not written."""
-    platform = this_platform()
-    if last_drop and last_drop[0] == request.key():
-        if State(refusing(read_now, platform)) == last_drop[1]:
-            return last_drop[1]                     # in a jail no name could be looked up
+    if is_held_already(request):
+        return last_drop[1]                         # in a jail no name could be looked up
     target = request.look_up()
-    security = request.security
-    if security.chroot is not None:
+    if request.security.chroot is not None:
         refusing(preload)
-
-    begun = False
     silence = Silence()
     try:
-        process = refusing(unshare_and_look, platform, security.chroot)
-        try:
-            case = refusing(Case, security, target, process, request.exec,
-                            request.no_new_privs, command)
-            steps, attempts = refusing(steps_and_attempts, case)
-            state = refusing(settle, case, steps, attempts, request, quiet)
-            if command is not None:
-                command.set_user(case)
-                refusing(reset_signals)
-            result = request.key(), state
-            if steps:
-                carry_out(case, steps, attempts, result)
-                begun = True
-            else:
-                last_drop[:] = result
-        finally:
-            if not begun:                           # carry_out has closed it already
-                refusing(process.close)
+        return drop_in_silence(silence, request, target, command, quiet)
     finally:
-        silence.restore(begun)
+        silence.restore()
+
+
+def is_held_already(request):
+    """Was just this the last drop, and is it still so?"""
+    if not last_drop or last_drop[0] != request.key():
+        return False
+    return State(refusing(read_now, this_platform())) == last_drop[1]
+
+
+def drop_in_silence(silence, request, target, command, quiet):
+    """From the look to the end; the State that was read back."""
+    security = request.security
+    process = refusing(unshare_and_look, target.platform, security.chroot)
+    try:
+        case = refusing(Case, security, target, process, request.exec,
+                        request.no_new_privs, command)
+        steps, attempts = refusing(steps_and_attempts, case)
+        state = refusing(settle, case, steps, attempts, request, quiet)
+        if command is not None:
+            command.set_user(case)
+            refusing(reset_signals)
+        result = request.key(), state
+        if steps:
+            carry_out(case, steps, attempts, result)
+            silence.has_dropped = True
+        else:
+            last_drop[:] = result
+    finally:
+        if not silence.has_dropped:                 # carry_out has closed it already
+            refusing(process.close)
     return state
 
 
@@ -4998,10 +5006,13 @@ class Silence:
 
     A handler or finalizer that ran half-way would run with rights that are about to go.
     Handlers that are due run here, first; one that raises leaves all as it was.
+
+    has_dropped: this process has changed, and cannot go on with signals blocked.
     """
-    __slots__ = 'mask', 'collecting'
+    __slots__ = 'mask', 'collecting', 'has_dropped'
 
     def __init__(self):
+        self.has_dropped = False
         self.mask = present_mask()
         self.collecting = gc.isenabled()
         try:
@@ -5010,17 +5021,16 @@ class Silence:
             if why is not None or not handlers_are_blocked():
                 raise RefusedError('sigprocmask: signals cannot be blocked')
         except BaseException:
-            self.restore(False)
+            self.restore()
             raise
 
-    def restore(self, begun):
-        """begun: this process has changed, and cannot go on with them blocked."""
+    def restore(self):
         if self.collecting:
             gc.enable()
         why = set_mask(self.mask)
         if why is None:
             return
-        if begun:
+        if self.has_dropped:
             try:
                 end('half-dropped and so ended: signals stay blocked: ' + why)
             finally:
