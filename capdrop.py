@@ -2488,6 +2488,7 @@ IO_URING, FANOTIFY = 'anon_inode:[io_uring]', 'anon_inode:[fanotify]'   # names 
 # getxattr(2): there is none, or there are none in this file system or kernel
 NO_SUCH_ATTRIBUTE = errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS
 NOT_AN_ID = 4294967295          # -1: "leave unchanged", or a call that failed
+FIRST_ERROR = NOT_AN_ID + 1 - 4095  # on 32 bits glibc's setfsuid answers with -errno
 POISON = 0xa5a5a5a5
 BEYOND = 64                     # the number of no capability anywhere
 
@@ -2608,8 +2609,8 @@ class LinuxCalls:
         """Its fields, by system calls alone: a jail may have no /proc."""
         permitted, effective, inheritable = self.capability_sets()
         fields = {
-            'uid': named('getresuid', posix.getresuid) + (self.filesystem_uid(tasks),),
-            'gid': named('getresgid', posix.getresgid) + (self.filesystem_gid(tasks),),
+            'uid': self.with_filesystem_uid(named('getresuid', posix.getresuid), tasks),
+            'gid': self.with_filesystem_gid(named('getresgid', posix.getresgid), tasks),
             'groups': tuple(sorted(set(named('getgroups', posix.getgroups)))),
             'permitted': permitted,
             'effective': effective,
@@ -2682,17 +2683,19 @@ class LinuxCalls:
             raise self.strange_answer()
         return CapSet(2 ** count - 1)
 
-    def filesystem_uid(self, tasks):
-        return self.filesystem_id('setfsuid', self.raw_setfsuid(NOT_AN_ID), '\nUid:', tasks)
+    def with_filesystem_uid(self, ids, tasks):
+        answer = self.raw_setfsuid(NOT_AN_ID)
+        return ids + (self.filesystem_id('setfsuid', answer, ids, '\nUid:', tasks),)
 
-    def filesystem_gid(self, tasks):
-        return self.filesystem_id('setfsgid', self.raw_setfsgid(NOT_AN_ID), '\nGid:', tasks)
+    def with_filesystem_gid(self, ids, tasks):
+        answer = self.raw_setfsgid(NOT_AN_ID)
+        return ids + (self.filesystem_id('setfsgid', answer, ids, '\nGid:', tasks),)
 
     @staticmethod
-    def filesystem_id(call, answer, line, tasks):
+    def filesystem_id(call, answer, ids, line, tasks):
         """The answer to a call for an id that is none: it changes nothing, and answers with
         the present one.  Where a filter blocks it, what /proc says.  setfsuid(2)"""
-        if answer != NOT_AN_ID:
+        if answer in ids or answer < FIRST_ERROR:
             return answer
         text = None
         if tasks is not None:

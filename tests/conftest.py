@@ -208,6 +208,12 @@ def capset(permitted, effective, inheritable=0):
     c('capset', (ctypes.c_uint32 * 2)(0x20080522, 0), data)
 
 
+def set_groups(numbers):
+    """Also more than 32: that of Python takes no more on musl."""
+    numbers = list(numbers)
+    c('setgroups', ctypes.c_size_t(len(numbers)), (ctypes.c_uint32 * len(numbers))(*numbers))
+
+
 def without(lost):
     """A function that gives up these capabilities, out of the bounding set too."""
     def prepare():
@@ -262,6 +268,28 @@ def no_proc():
 def own_mounts():
     c('unshare', CLONE_NEWNS)
     c('mount', b'none', b'/', None, MS_REC | MS_PRIVATE, None)
+
+
+def path_of_libcap():
+    """The file that the loader takes, or None; seen in a process of its own: in this one it would stay loaded."""
+    program = "import ctypes; ctypes.CDLL('libcap.so.2'); print(open('/proc/self/maps').read())"
+    paths = [word for word in run_command([sys.executable, '-c', program]).stdout.split() if '/libcap.so' in word]
+    return paths[0] if paths else None
+
+
+def hidden_libcap(tmp_path):
+    """A function that hides libcap.so.2 from its process and whatever that starts: an empty file lies over it."""
+    need_root()
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+    path, empty = path_of_libcap(), tmp_path / 'empty'
+    empty.write_bytes(b'')
+
+    def hide():
+        if path is None:
+            return
+        own_mounts()
+        c('mount', os.fsencode(str(empty)), os.fsencode(path), None, MS_BIND, None)
+    return hide
 
 
 UNSHARE = {'x86_64': (310, 272), 'i686': (310, 310), 'aarch64': (337, 97), 'armv7l': (337, 337), 'riscv64': (97, 97),

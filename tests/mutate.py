@@ -35,7 +35,7 @@ RESTS_ON = """
 """.split()
 CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'unshare', 'disable')
 TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_reach.py'], ['test_audit.py'], ['test_names.py'],
-         ['test_faults.py', '-k', 'not whatever and not table'], ['test_surroundings.py', '-k', 'not memory'], ['test_regain.py'],
+         ['test_faults.py', '-k', 'not whatever and not table'], ['test_surroundings.py', '-k', 'not memory'], ['test_regain.py', 'test_without_libcap.py'],
          ['test_config.py'], ['test_cli.py', 'test_vendoring.py'], ['test_later.py'],
          ['test_faults.py', '-k', 'whatever']]      # the quick ones first; test_config.py for what reads configurations
 

@@ -65,10 +65,17 @@ def child(function, audit=lambda pid: []):
 
 
 def main(words):
-    user = words.pop(words.index('--user') + 1) if '--user' in words else ''
+    user = ''
+    if '--user' in words[:-1]:
+        at = words.index('--user')
+        user = words.pop(at + 1)
+        words.pop(at)
     here = os.path.dirname(os.path.abspath(__file__))
-    path = [word for word in words if word != '--user'] or [here + '/capdrop.py', here + '/../capdrop.py']
-    sys.path.insert(0, os.path.dirname(os.path.abspath(next(file for file in path if os.path.exists(file)))))
+    path = words or [here + '/capdrop.py', here + '/../capdrop.py']
+    found = [file for file in path if os.path.isfile(file)]
+    if not found or len(words) > 1:
+        sys.exit('no capdrop.py: %s\n\n%s' % (' '.join(path), __doc__))
+    sys.path.insert(0, os.path.dirname(os.path.abspath(found[0])))
     import capdrop
     failed, names = [], {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
     user = user or next((name for name in ('daemon', 'nobody') if name in names), '65534')

@@ -587,8 +587,8 @@ def test_a_thread_that_takes_the_number_of_the_first_while_it_is_looked_at_is_se
     def start():
         threading.Thread(target=root, daemon=True).start()
         os.read(ready, 1)
-        SYSCALL = {'x86_64': 117, 'i686': 208, 'aarch64': 147, 'armv7l': 208, 's390x': 208, 'ppc64le': 164}.get(os.uname()[4])
-        c('syscall', SYSCALL, 33, 33, 33)           # setresuid(2), of this thread only
+        wide = {'x86_64': 117, 'aarch64': 147, 's390x': 208, 'ppc64le': 164}       # the kernel's name, also of 32 bits
+        c('syscall', wide.get(os.uname()[4]) if sys.maxsize > 2 ** 32 else 208, 33, 33, 33)     # setresuid(2), of this thread only
     with running(start) as pid:
         read, done = capdrop.task_fields, []
 

@@ -1,5 +1,4 @@
 """The command line as scripts use it: exit codes, streams, and what a command is started with."""
-import ctypes
 import json
 import os
 import pwd
@@ -12,7 +11,7 @@ import tempfile
 
 import pytest
 
-from conftest import RAW, SCRIPT, fields, in_child, need, need_root, run, run_command, watch
+from conftest import RAW, SCRIPT, fields, hidden_libcap, in_child, need, need_root, run, run_command, watch
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -344,10 +343,9 @@ BITS = {'SECBIT_NOROOT': 1, 'SECBIT_NOROOT_LOCKED': 2, 'SUID_DUMP_DISABLE': 0}
 
 
 def every():
-    libcap = ctypes.CDLL('libcap.so.2')
-    libcap.cap_to_name.restype = ctypes.c_char_p
     with open('/proc/sys/kernel/cap_last_cap') as file:
-        return [libcap.cap_to_name(n).decode() for n in range(int(file.read()) + 1)]
+        count = int(file.read()) + 1
+    return list(capdrop.NAMES[:count]) + [str(number) for number in range(len(capdrop.NAMES), count)]
 
 
 def names(text):
@@ -410,6 +408,12 @@ capdrop.state()
 %s
 security = capdrop.Security(**%r)
 %s"""
+PLAN_AS_IN_LAUNCH = """import difflib, grp, json, os, pwd, select, sys
+sys.path.insert(0, %r)
+import capdrop
+capdrop.state()
+os.setresuid(1111, 1111, 0)
+sys.exit(capdrop.main(%r))"""
 DROP, LAUNCH = 'capdrop.drop(security)', 'capdrop.launch(security, ["/bin/cat"])'
 EVERYTHING = dict(supplemental_groups='8,4', capabilities='cap_net_bind_service,cap_net_raw+ep', chroot='JAIL')
 PLANS = {       # options besides user and group; what a program does with them, or None for the command line
@@ -423,6 +427,16 @@ PLANS = {       # options besides user and group; what a program does with them,
 @pytest.mark.parametrize('case', PLANS)
 def test_the_printed_steps_are_the_calls_that_are_made(case, tmp_path, jail):     # noqa: F811
     need_root()
+    see_that_the_printed_steps_are_the_calls(case, tmp_path, jail)
+
+
+@pytest.mark.parametrize('case', PLANS)
+def test_without_libcap_the_printed_steps_are_the_calls_that_are_made(case, tmp_path, jail):     # noqa: F811
+    plan = see_that_the_printed_steps_are_the_calls(case, tmp_path, jail, preexec_fn=hidden_libcap(tmp_path))
+    assert not [row for row in plan['steps'] + plan['must_fail'] if 'cap_set_proc' in row]
+
+
+def see_that_the_printed_steps_are_the_calls(case, tmp_path, jail, **started):     # noqa: F811
     need(shutil.which('strace'), 'needs strace')
     options, program = PLANS[case]
     options = {key: value.replace('JAIL', str(jail)) for key, value in dict(dict(user='1111', group='4321'), **options).items()}
@@ -435,11 +449,12 @@ def test_the_printed_steps_are_the_calls_that_are_made(case, tmp_path, jail):   
         prepare = 'os.setresuid(1111, 1111, 0)' if program == LAUNCH else 'pass'
         command = [sys.executable, '-I', '-c', PROGRAM % (os.path.dirname(SCRIPT), prepare, options, program)]
     if program == LAUNCH:
-        plan = json.loads(in_process(['plan', '--json'] + args + flags, lambda: os.setresuid(1111, 1111, 0))[1])
+        plan_it = PLAN_AS_IN_LAUNCH % (os.path.dirname(SCRIPT), ['plan', '--json'] + args + flags)
+        plan = json.loads(run_command([sys.executable, '-I', '-c', plan_it], **started).stdout)
     else:
-        plan = planned(*(args + flags))
+        plan = planned(*(args + flags), **started)
     trace = str(tmp_path / 'trace')
-    done = run_command(['strace', '-qq', '-y', '-o', trace, '-e', 'signal=none', '-e', 'trace=' + TRACED + ',?setgroups32,?setresgid32,?setresuid32'] + command)
+    done = run_command(['strace', '-qq', '-y', '-o', trace, '-e', 'signal=none', '-e', 'trace=' + TRACED + ',?setgroups32,?setresgid32,?setresuid32'] + command, **started)
     assert (done.returncode, done.stderr) == (0, '')
     calls = [call for call in map(call_of_trace, open(trace)) if call is not None]
     if program == LAUNCH:
@@ -454,6 +469,7 @@ def test_the_printed_steps_are_the_calls_that_are_made(case, tmp_path, jail):   
     asked = made[:len(made) - len(steps)] + failed[:len(failed) - len(attempts)]
     assert sorted(map(str, asked)) == sorted(str(call) for call, _ in calls[1:len(asked) + 1])
     assert len(asked) == len(set(asked)) and not [call for call in asked if not is_without_effect(call)]
+    return plan
 
 
 def is_without_effect(call):

@@ -1,5 +1,6 @@
 """What would keep something of root's within reach: what is shared, what is open, what others put in the place of functions."""
 import ctypes
+import errno
 import mmap
 import os
 import resource
@@ -150,16 +151,24 @@ def test_a_sharer_of_directories_does_not_lead_a_command_out_of_the_jail(jail, t
 
     def prepare():
         outside = os.open(str(tmp_path), os.O_RDONLY)
-        wait = os.open(fifo, os.O_RDWR)
+        inside = os.open(str(jail), os.O_RDONLY)
+        opened = []
+
+        def the_command_reads():
+            try:
+                opened.append(os.open('wait', os.O_WRONLY | os.O_NONBLOCK, dir_fd=inside))
+            except OSError as e:
+                assert e.errno == errno.ENXIO       # not yet
+            return opened
 
         def act(page):
-            time.sleep(1)               # the command has started by then, and reads the fifo
+            until(the_command_reads)
             os.fchdir(outside)
-            os.write(wait, b'go ')
-            os.close(wait)
+            os.write(opened[0], b'go ')
+            os.close(opened[0])
         sharer = Sharer(CLONE_FS, act, at_once=True)
         os.close(outside)
-        os.close(wait)
+        os.close(inside)
         prepare.kept = sharer
     out, status, errors = launched(prepare, lambda: capdrop.Security(chroot=str(jail), **KEEPS),
                                    ['/bin/cat', '/wait', './secret'])

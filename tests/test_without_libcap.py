@@ -1,0 +1,139 @@
+"""The same drops with libcap and without: libcap.so.2 is hidden from a process, in a mount namespace of its own."""
+import ast
+import sys
+
+import pytest
+
+from conftest import (
+    AS_1111, BIND, CHOWN, HELD, RAW, SETGID, SETPCAP, SETUID, STARTED, TESTS, Ended,
+    capset, container, dropped, ends, hidden_libcap, in_child, launched, need, no_proc,
+    path_of_libcap, prctl, run_command, saved_zero, securebits, systemd, unshare_blocked, without)
+import capdrop
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+
+RIGHTS = 'Uid:', 'Gid:', 'Groups:', 'Cap', 'NoNewPrivs:', 'Seccomp:'
+BOUND = STARTED['CapBnd'] if STARTED else 0
+AS_STARTED = dict(user='33', group='33', supplemental_groups=['33'])
+
+
+def nothing():
+    pass
+
+
+def keep(text, **others):
+    return dict(dict(AS_1111, capabilities=text), **others)
+
+
+def ends_as_1111(caps=0, **others):
+    return ends(1111, 4321, caps=caps, **others)
+
+
+# how the process was started, what is asked for, and the status that it ends with
+CASES = {
+    'a user': (nothing, AS_1111, ends_as_1111()),
+    'one capability': (nothing, keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+    'two, one by its number': (nothing, keep('cap_net_raw,10+ep'), ends_as_1111(RAW | BIND)),
+    'inheritable too': (nothing, keep('cap_net_raw+eip'), ends_as_1111(RAW, CapInh=RAW)),
+    'inheritable only': (nothing, keep('cap_net_raw=i'), ends_as_1111(CapInh=RAW, CapBnd=RAW)),
+    'not effective': (nothing, keep('cap_net_raw=p'), ends_as_1111(RAW, CapEff=0)),
+    'one added, one taken away': (nothing, keep('cap_chown,13+ep cap_chown-ep'), ends_as_1111(RAW)),
+    'the right to change user': (nothing, keep('cap_setuid+ep'), ends_as_1111(SETUID)),
+    'groups': (nothing, keep('cap_chown+ep', supplemental_groups=['8', '4']), ends_as_1111(CHOWN, Groups='4 8')),
+    'chroot': (nothing, keep('cap_net_raw+ep', chroot='/'), ends_as_1111(RAW)),
+    'root with one': (nothing, dict(user='0', capabilities='cap_net_raw+ep'), ends(0, 0, caps=RAW)),
+    'root with none': (nothing, dict(user='0', capabilities=''), ends(0, 0)),
+    'root': (nothing, dict(user='0'), ends(0, 0, caps=HELD, CapBnd=BOUND, NoNewPrivs='0')),
+    'root, nothing effective before': (
+        lambda: capset(HELD, 0), dict(user='0'), ends(0, 0, caps=HELD, CapEff=0, CapBnd=BOUND, NoNewPrivs='0')),
+    'nothing effective before': (lambda: capset(HELD, 0), keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+    'inheritable and ambient before': (
+        lambda: (capset(HELD, HELD, BIND), prctl(47, 2, 10)), keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+    'started by systemd': (systemd, dict(AS_STARTED, capabilities='cap_net_bind_service+ep'),
+                           ends(33, 33, '33', BIND, CapBnd=BOUND)),
+    'started by systemd, nothing kept': (systemd, AS_STARTED, ends(33, 33, '33', CapBnd=BOUND)),
+    'saved id 0': (saved_zero, keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+    'without cap_setpcap': (without(SETPCAP), keep('cap_net_raw+ep'), ends_as_1111(RAW, CapBnd=BOUND & ~SETPCAP)),
+    'no setuid fixup': (securebits(4), keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+    'no /proc': (no_proc, keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+    'unshare blocked': (unshare_blocked, keep('cap_net_raw+ep'), ends_as_1111(RAW)),
+}
+REFUSED = {
+    'without cap_setuid': (without(SETUID | SETGID), keep('')),
+    'a container that holds nothing': (container, keep('cap_net_raw+ep')),
+    'one that is not held': (without(RAW), keep('cap_net_raw+ep')),
+    'a name that there is not': (nothing, keep('cap_net_row+ep')),
+    'a number that there is not': (nothing, keep('63+ep')),
+    'effective only': (nothing, keep('cap_net_raw=e')),
+    'an operator that is missing': (nothing, keep('cap_net_raw')),
+}
+
+
+def told():
+    """In a process for itself: does it load libcap, and what becomes of all the cases?"""
+    answer = {'reads with': capdrop.this_platform().reads_with}
+    for name, (prepare, options, _) in CASES.items():
+        security = capdrop.Security(**options)
+        answer[name, 'drop'] = told_of(dropped, prepare, security)
+        answer[name, 'state'] = told_of(in_child, state_after, prepare, options)
+        answer[name, 'launch'] = told_of(launched, prepare, security, ['/bin/cat'])
+    for name, (prepare, options) in REFUSED.items():
+        answer[name, 'refused'] = told_of(in_child, state_after, prepare, options)
+    sys.stdout.write(repr(answer))
+
+
+def state_after(prepare, options):
+    prepare()
+    return str(capdrop.drop(capdrop.Security(**options)))
+
+
+def told_of(function, *args):
+    """Its result, or what was raised; of what a command printed of its status, the lines that tell of rights."""
+    try:
+        result = function(*args)
+    except (capdrop.Error, Ended) as e:
+        return '%s: %s' % (type(e).__name__, e)
+    if not isinstance(result, tuple):
+        return result
+    out, status, errors = result
+    return [line for line in out.splitlines() if line.startswith(RIGHTS)], status, errors
+
+
+def answers(prepare):
+    """What is told in a fresh process: in this one libcap may be loaded already."""
+    program = 'import sys; sys.path[:] = %r; import test_without_libcap; test_without_libcap.told()' % ([TESTS] + sys.path)
+    done = run_command([sys.executable, '-c', program], preexec_fn=prepare)
+    assert (done.returncode, done.stderr) == (0, '')
+    return ast.literal_eval(done.stdout)
+
+
+@pytest.fixture(scope='module')
+def hide(tmp_path_factory):
+    return hidden_libcap(tmp_path_factory.mktemp('without'))
+
+
+@pytest.fixture(scope='module')
+def without_it(hide):
+    return answers(hide)
+
+
+def test_what_is_hidden_is_not_loaded(hide, without_it):
+    assert without_it['reads with'] == 'capset(2), without libcap'
+    program = "import ctypes; ctypes.CDLL('libcap.so.2')"
+    assert 'OSError' in run_command([sys.executable, '-c', program], preexec_fn=hide).stderr
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_without_libcap_a_process_ends_with_exactly_what_was_asked_for(name, without_it):
+    assert without_it[name, 'drop'] == CASES[name][2]
+
+
+def test_every_drop_command_and_refusal_is_as_with_libcap(without_it):
+    need(path_of_libcap(), 'needs libcap.so.2')
+    with_it = answers(nothing)
+    assert with_it.pop('reads with') == 'libcap'
+    differ = [name for name in with_it if with_it[name] != without_it[name]]
+    assert not differ, [(with_it[name], without_it[name]) for name in differ]
+    assert set(without_it) == set(with_it) | {'reads with'}
+    assert all(with_it[name, 'refused'].startswith(('RefusedError: ', 'ConfigError: ')) for name in REFUSED)
+    assert [name for name in CASES if with_it[name, 'launch'][1:] != (0, '')] == ['not effective']     # for a drop only
