@@ -53,22 +53,30 @@ State.  Names that are not in __all__ are its own and may change.
 # CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR
 # THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
-# The chapters, in order:
+# The chapters, in order, by their headings:
 #
 #   errors, messages
-#   text: Security         the six values, and where each came from
-#   files -> Security      the grammar, the tokens, includes; passing over what is not ours
-#   trust                  who could rewrite what was read
-#   State                  what a process holds: asked for, read back, or seen of another
-#   capability text        the language of cap_from_text(3)
-#   the platform           what one does; libcap; Linux: the calls
-#   Security -> Target     the name service
-#   Target -> goal         arithmetic: the State to end in
-#   the process            this one, looked at once; a Case: all that is known
-#   checks, warnings       what stands against it; Linux: what follows from the sets
-#   the order              the steps of the drop, and what must fail afterwards
-#   plan, drop, launch     (to read first: rows_of_drop, become, carry_out)
-#   watching               status and audit
+#   text: Security                          six values, and where each came from
+#   files -> Security                       grammar, tokens, includes; what is not ours
+#   trust                                   who could rewrite what was read
+#   State                                   what a process holds
+#   capability text -> sets                 the language of cap_from_text(3)
+#   the platform                            what one does; libcap
+#   Linux: the calls
+#   Linux: what /proc says of a process
+#   Security -> Target                      the name service
+#   (Target, State, rights) -> goal         the State to end in
+#   the process                             this one, looked at once
+#   what checks and steps look at           a Case, a Step
+#   what stands against it                  the checks
+#   what is allowed, yet worth a line       the warnings
+#   Linux: what follows                     the goal's sets, and the steps around the ids
+#   Linux: checks, warnings
+#   the order                               rows_of_drop: to be read first
+#   plan
+#   drop                                    become, drop_in_silence, carry_out
+#   launch
+#   watching                                status, audit
 #   command line
 
 import sys
@@ -107,7 +115,8 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # ------------------------------------------------------------------ errors, messages
 #
 # Two exceptions, told apart by what is to be done, and one promise for both: nothing has
-# been changed.  A drop that has begun raises nothing of its own; it ends as asked or the
+# been changed (descriptors and directories may be shared with nobody any more, and where a
+# message says so signals stay blocked).  A drop that has begun raises nothing of its own; it ends as asked or the
 # process ends.  (What a signal handler of the caller raises when all is done passes on.)
 # Messages are put together here and where they are raised, from text in hand.
 
@@ -235,7 +244,7 @@ def nearest(word, words, likeness=0.6):
     for one in words:
         if one.startswith(word):
             return one
-    longer = [one for one in words if word in one]  # groups: not group
+    longer = [one for one in words if word in one]  # 'groups': supplemental_groups, not group
     close = longer or difflib.get_close_matches(word, words, 1, likeness)
     return close[0] if close else ''
 
@@ -1876,8 +1885,9 @@ class State:
     inheritable (sets of privileges), the flags aware, aware_reset, xpolicy, pfexec and
     pfexec_auth, zone, root.
     Of another process, as far as this one may see it: not securebits and keepcaps, but
-    command, root_path and the namespaces user_ns and mnt_ns (device and inode), and
-    whether its current directory is outside of its root (cwd_outside).
+    command, root_path and the namespaces user_ns and mnt_ns (device and inode), whether
+    its current directory is outside of its root (cwd_outside), and the descriptors that are
+    io_urings or fanotify groups that open files (io_urings, fanotify).
     warnings: those of the drop.
     """
 
@@ -2335,6 +2345,7 @@ def nearly(written, name):
 #   checks, warnings       what stands against it, and what is worth a line: functions of
 #                          a Case that yield sentences
 #   doubts                 those of the checks that need no process
+#   assumed_root()         the fields of root at its start, for them
 #   has_access_list(path)  may others write it than the mode says?
 #   unmapped_owners()      ids that owners seem to have whom this system does not know
 #   takes_a_line()         does descriptor 2 take a line without blocking?
@@ -2490,6 +2501,7 @@ NO_SUCH_ATTRIBUTE = errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS
 NOT_AN_ID = 4294967295          # -1: "leave unchanged", or a call that failed
 FIRST_ERROR = NOT_AN_ID + 1 - 4095  # on 32 bits glibc's setfsuid answers with -errno
 POISON = 0xa5a5a5a5
+NO_DESCRIPTOR = 1 << 30         # beyond what any process may open
 BEYOND = 64                     # the number of no capability anywhere
 
 RIGHTS = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
@@ -2598,7 +2610,8 @@ class LinuxCalls:
             return self.libcap.name_of(number)
         return str(number)
 
-    names = set
+    def names(self, capabilities):
+        return set(capabilities)
 
     def powerful(self, sets):
         return (sets['permitted'] | sets['inheritable']) & ROOT_EQUIVALENT
@@ -2741,7 +2754,7 @@ class LinuxCalls:
 
     def unshare(self):
         """From here on nobody else opens descriptors here, or moves its directories.  Where
-        a filter blocks that, whoever shares them still could: docs/safety.md.
+        a filter blocks that, whoever shares them still can: a process that root made so.
 
         Only with one thread: a second one would lose what they share.
         """
@@ -2758,15 +2771,19 @@ class LinuxCalls:
             pass                                    # no /proc, or no such file
         if found.threads != 1:
             return True                             # it would reach all; and is refused
-        present = 'setgroups', (), self.put_groups, found.groups
         raised = (found.permitted & CAP_SETGID) - found.effective
         try:
-            (_, error), = self.tried(found, raised, [present])
+            [(_, error)] = self.tried(found, raised, [self.setgroups_trial()])
         except OSError:
             return True                             # capset(2) is blocked: see calls_blocked
         if error is None or error.errno == errno.EINVAL:
-            return True                             # the right is asked for before the ids
-        return self.may_be_filtered()               # if so, calls_blocked refuses
+            return True                             # the right is there
+        # True: the refusal, with a better message, is left to calls_blocked
+        return self.may_be_filtered()
+
+    def setgroups_trial(self):
+        """More groups than there can be: EINVAL, after the right has been asked for."""
+        return 'setgroups', (errno.EINVAL,), self.setgroups, self.most_groups() + 1, None
 
     def may_be_filtered(self):
         """Could a seccomp filter block calls?  seccomp(2)"""
@@ -2778,9 +2795,9 @@ class LinuxCalls:
         They are made with the rights that the drop will have: `raised` is effective
         meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
-        if raised:
-            self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
+            if raised:
+                self.put_sets(found.permitted, found.effective | raised, found.inheritable)
             return [(trial, error_of(*trial[2:])) for trial in trials]
         finally:
             if raised:
@@ -2791,7 +2808,7 @@ class LinuxCalls:
         try:
             self.put_sets(found.permitted, found.effective, found.inheritable)
         except OSError as error:
-            end('capabilities made effective for a moment stay so: ' + because(error))
+            end_process('capabilities made effective for a moment stay so: ' + because(error))
 
     def put_sets(self, permitted, effective, inheritable):
         self.capset(*self.capset_data(permitted, effective, inheritable))
@@ -3195,7 +3212,13 @@ class Names:
 
     def default_user(self):
         """The Account of the documented default, or None."""
-        return self.account(found_or_none(self.pwd.getpwnam, DEFAULT_USER))
+        entry = found_or_none(self.pwd.getpwnam, DEFAULT_USER)
+        if entry is not None:
+            self.in_range('user', '%d, the id of %s,' % (entry.pw_uid, DEFAULT_USER),
+                          entry.pw_uid)
+            self.in_range('user', '%d, the primary group of %s,' % (
+                entry.pw_gid, DEFAULT_USER), entry.pw_gid)
+        return self.account(entry)
 
     def primary_group(self, uid, account):
         if self.security.group is not None:
@@ -3543,14 +3566,20 @@ class Case:
         return not keeps_everything(self.target, self.goal)
 
     @property
-    def at_root_already(self):
-        """Is the root directory to be the present one?  By its name: another mount of the
-        same directory is alike in all but what is mounted below."""
-        return not self.security.chroot.strip('/')
+    def changes_root(self):
+        """Is the root directory to be another one?  By its name: another mount of the same
+        directory is alike in all but what is mounted below."""
+        chroot = self.security.chroot
+        return chroot is not None and chroot.strip('/') != ''
+
+    @property
+    def forbids_dumps(self):
+        """Root with a set only.  Not before execve(2), which would set it back."""
+        return self.confined and 0 in self.goal.uid and not self.exec
 
     @property
     def already_held(self):
-        if self.confined and 0 in self.goal.uid:    # it may be dumpable, which is no field
+        if self.forbids_dumps:                      # it may be dumpable, which is no field
             return False
         return self.goal == self.found and self.security.chroot is None
 
@@ -3655,9 +3684,7 @@ def descriptor_out_of_the_jail(case):
 
 
 def root_directory_out_of_reach(case):
-    if case.security.chroot is None or case.at_root_already:
-        return
-    if 'chroot' not in case.rights:
+    if case.changes_root and 'chroot' not in case.rights:
         yield 'cannot change the root directory: ' + case.lacks('chroot')
 
 
@@ -3665,6 +3692,7 @@ def jail_unsafe(case):
     if case.process.jail_refusal is not None:
         yield case.process.jail_refusal
     user = case.goal.uid[0]
+    # not the user, as for a configuration: whoever can write it decides what runs in it
     allowed = harmless(user, case.goal.gid + case.goal.groups, None) - {('user', user)}
     for writer in case.process.jail_writers:
         if not writer.is_one_of(allowed):
@@ -4004,7 +4032,7 @@ class Linux(LinuxCalls):
         trimmed = found.bounding - goal.bounding
         if trimmed:                                 # while cap_setpcap is effective
             yield self.each_row('PR_CAPBSET_DROP', trimmed, PR_CAPBSET_DROP)
-        if goal.securebits & ~found.securebits:
+        if goal.securebits & ~found.securebits:     # for uid 0: never with keepcaps before it
             yield self.prctl_row('PR_SET_SECUREBITS, %#x' % goal.securebits,
                                  PR_SET_SECUREBITS, goal.securebits)
 
@@ -4023,7 +4051,7 @@ class Linux(LinuxCalls):
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE)
         if case.no_new_privs and not found.no_new_privs:
             yield self.prctl_row('PR_SET_NO_NEW_PRIVS, 1', PR_SET_NO_NEW_PRIVS, 1)
-        if 0 in goal.uid:                           # other programs of root's could trace it
+        if case.forbids_dumps:                      # other programs of root's could trace it
             yield 'prctl(PR_SET_DUMPABLE, 0)', self.forbid_dumps
 
     def regain(self, case):
@@ -4097,7 +4125,7 @@ def rights_to_raise(case):
         needed |= CAP_SETUID
     if goal.gid[0] not in found.gid[:3] or 'groups' in case.rights:
         needed |= CAP_SETGID
-    if case.security.chroot is not None and not case.at_root_already:
+    if case.changes_root:
         needed |= CAP_SYS_CHROOT
     if found.bounding - goal.bounding or goal.securebits & ~found.securebits:
         needed |= CAP_SETPCAP
@@ -4440,10 +4468,13 @@ def calls_without_effect(case):
         yield 'setresuid', (), posix.setresuid, -1, -1, -1
     if found.gid[1] == found.gid[3] or keeps_filesystem_ids():
         yield 'setresgid', (), posix.setresgid, -1, -1, -1
-    if 'groups' in case.rights:                     # EINVAL: some are not mapped
-        yield 'setgroups', (errno.EINVAL,), platform.put_groups, found.groups
-    if case.security.chroot is not None and not case.at_root_already:
+    if 'groups' in case.rights:
+        yield platform.setgroups_trial()
+    if case.changes_root:
+        yield 'fchdir', (errno.EBADF,), posix.fchdir, NO_DESCRIPTOR
         yield 'chroot', (errno.ENOENT,), posix.chroot, ''
+    if case.security.chroot is not None:
+        yield 'chdir', (errno.ENOENT,), posix.chdir, ''
     if case.confined:
         yield from prctls_without_effect(case, goal, found, platform.prctl)
     if sets_capabilities(case):                     # the last: the others need what is raised
@@ -4466,6 +4497,9 @@ def prctls_without_effect(case, goal, found, prctl):
         yield 'prctl', wrong, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, BEYOND, 0, 0
     if ambient_to_raise(case):
         yield 'prctl', wrong, prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, BEYOND, 0, 0
+    if case.forbids_dumps:
+        yield 'prctl', wrong, prctl, PR_SET_DUMPABLE, 2, 0, 0, 0
+        yield 'prctl', (), prctl, PR_GET_DUMPABLE, 0, 0, 0, 0
 
 
 def keeps_filesystem_ids():
@@ -4506,7 +4540,8 @@ def bounding_set_stays(case):
 def descriptors_unseen(case):
     error = case.process.unlisted
     if error is not None:
-        yield 'io_uring descriptors cannot be looked for: %s' % because(error)
+        yield ('descriptors cannot be listed, so that neither an io_uring nor a fanotify group '
+               'would be seen: %s' % because(error))
 
 
 def counts_only_in_a_user_namespace(case):
@@ -4555,7 +4590,7 @@ def rows_of_drop(case):
     if 'groups' in case.rights:                     # though getgroups(2) say it is so already
         yield platform.set_groups(goal.groups)
     if case.security.chroot is not None:
-        if not case.at_root_already:
+        if case.changes_root:
             yield 'fchdir(descriptor of the root to be)', case.process.enter_jail
             yield platform.change_root()
         yield 'chdir("/")', posix.chdir, '/'
@@ -4574,7 +4609,7 @@ NOT_OR_NOT_MAPPED = (errno.EPERM, errno.EINVAL)
 def rows_to_regain(case):
     """(errors that refuse it, a row that must fail afterwards).
 
-    None where it would succeed: a right is kept.
+    Nothing of a right that is kept: there it would succeed.
     """
     platform, found, goal = case.platform, case.found, case.goal
     kept = platform.rights(goal, case.process.may_set_groups)
@@ -4715,7 +4750,11 @@ def plan(security: 'Security', exec: bool = False, no_new_privs: bool = True) ->
     """
     must_be(security, Security, 'plan')
     target = refusing(look_up, security, this_platform())
-    return refusing(plan_for, security, target, bool(exec), bool(no_new_privs))
+    silence = Silence()                             # for the trials: see calls_blocked
+    try:
+        return refusing(plan_for, security, target, bool(exec), bool(no_new_privs))
+    finally:
+        silence.restore()
 
 
 def plan_for(security, target, exec, no_new_privs):
@@ -4857,7 +4896,7 @@ def drop_in_silence(silence, request, target, command, quiet):
         case = refusing(Case, security, target, process, request.exec,
                         request.no_new_privs, command)
         steps, attempts = refusing(steps_and_attempts, case)
-        state = refusing(settle, case, steps, attempts, request, quiet)
+        state = refusing(refuse_or_warn, case, steps, attempts, request, quiet)
         if command is not None:
             command.set_user(case)
             refusing(reset_signals)
@@ -4890,7 +4929,7 @@ def unshare_and_look(platform, chroot):
     return Process(platform, chroot)
 
 
-def settle(case, steps, attempts, request, quiet):
+def refuse_or_warn(case, steps, attempts, request, quiet):
     """Refuse, or speak; the State to end in."""
     if request.expected is not None and steps:      # with none, all is as asked already
         compare(request.expected, case, steps, attempts)
@@ -4939,7 +4978,7 @@ def carry_out(case, steps, attempts, result):
         last_drop[:] = result
         finished = True
     except BaseException as error:
-        end('half-dropped and so ended: %s: %s' % (doing, reason(doing, error)))
+        end_process('half-dropped and so ended: %s: %s' % (doing, reason(doing, error)))
     finally:
         if not finished:                            # no memory or stack was left to say why
             posix._exit(125)
@@ -4975,13 +5014,20 @@ def reason(doing, error):
     return because(error)
 
 
-def end(message, status=125):
+def end_process(message, status=125):
     """One line, if descriptor 2 takes it without blocking, and no return."""
     try:
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        ignore_broken_pipes()
         say(message)
     finally:
         posix._exit(status)
+
+
+def ignore_broken_pipes():
+    try:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    except ValueError:                              # a subinterpreter may not
+        pass
 
 
 def say(message):
@@ -5034,7 +5080,7 @@ class Silence:
             return
         if self.has_dropped:
             try:
-                end('half-dropped and so ended: signals stay blocked: ' + why)
+                end_process('half-dropped and so ended: signals stay blocked: ' + why)
             finally:
                 posix._exit(125)                    # no memory was left to say why
         raise RefusedError('signals stay blocked: ' + why)
@@ -5194,10 +5240,10 @@ class Command:
         root: the jail, or ''.
         """
         for path in self.paths:
-            path = root + os.fsdecode(path)
+            path = within(root, os.fsdecode(path))
             if is_executable(path):
                 interpreter = interpreter_of(path)
-                return root + interpreter if interpreter else path
+                return within(root, interpreter) if interpreter else path
         return None
 
     def set_user(self, case):
@@ -5226,7 +5272,7 @@ class Command:
             why = errno.EINVAL
         status = 127 if why == errno.ENOENT else 126
         try:
-            end(self.failure(why, state, jail), status)
+            end_process(self.failure(why, state, jail), status)
         finally:
             posix._exit(status)
 
@@ -5256,6 +5302,11 @@ class Command:
         if jail is not None:
             text += ' (in the jail %s)' % printable(jail)
         return text
+
+
+def within(root, path):
+    """A path as it will be found when `root`, '' for the present one, is the root."""
+    return '%s/%s' % (root, path) if root else path
 
 
 def exists(path):
@@ -5979,10 +6030,11 @@ def audit_verb(arguments):
     for pid in pids:
         try:
             found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
-        except NoSuchProcess:
-            if of_cgroup:
-                continue                            # it ended after it was listed
-            raise
+        except NoSuchProcess as error:
+            if not of_cgroup:
+                raise
+            messages.append(str(error))             # it ended after it was listed
+            continue
         audits.append(found.as_dict())
         if found.more() or (found and not arguments.has('--at-most')):
             status = 1
@@ -5990,6 +6042,8 @@ def audit_verb(arguments):
         lines += [several + str(difference) for difference in found]
         if not arguments.has('-q'):
             messages += messages_of_audit(found)
+    if not audits:
+        raise RefusedError('no process of the control group could be audited')
     one = len(pids) == 1 and not of_cgroup
     return Answer(status, audits[0] if one else audits, lines, messages)
 
@@ -6013,13 +6067,22 @@ def pids_to_audit(arguments):
 def pids_of_cgroup(directory):
     """Of every process of a control group and those below it.  cgroups(7)"""
     pids = []
-    for path, _, files in os.walk(directory):
+    for path, _, files in os.walk(directory, onerror=raise_if_there):
         if 'cgroup.procs' in files:
             pids += map(int, contents(os.path.join(path, 'cgroup.procs')).split())
     if not pids:
         raise RefusedError('%s: no process is in this control group, or there is '
                            'none' % printable(directory))
+    if 0 in pids:
+        raise RefusedError('%s: holds processes that this PID namespace does not show: audit '
+                           'it from that of the host' % printable(directory))
     return sorted(pids)
+
+
+def raise_if_there(error):
+    """A group may go while it is looked at; one that may not be looked into is not clean."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def messages_of_audit(found):
