@@ -4300,7 +4300,7 @@ def ids_only_look_right(case):
 def can_stay(wanted, has, call):
     """Can those of the ids that show as this one be set to it?  setresuid(2)"""
     real, effective, saved, filesystem = has
-    if effective != filesystem and not keeps_filesystem_ids():
+    if effective != filesystem:
         return False                                # the trial would change that
     trial = [wanted if number == wanted else -1 for number in (real, effective, saved)]
     return error_of(call, *trial) is None
@@ -4885,7 +4885,10 @@ def is_held_already(request):
     """Was just this the last drop, and is it still so?"""
     if not last_drop or last_drop[0] != request.key():
         return False
-    return State(refusing(read_now, this_platform())) == last_drop[1]
+    fields = refusing(read_now, this_platform())
+    if fields.get('threads') == 0:                  # a jail without /proc, unshare(2) blocked
+        fields['threads'] = None                    # it cannot be told
+    return State(fields) == last_drop[1]
 
 
 def drop_in_silence(silence, request, target, command, quiet):

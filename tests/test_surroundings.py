@@ -163,7 +163,8 @@ def test_a_signal_between_any_two_steps_finds_no_handler_half_way(mode, possible
 # ---------------------------------------------------------------------------- nothing late
 
 ASKED_BEFOREHAND = {'setresuid', 'setresgid', 'setgroups', 'capset', 'chroot', 'SET_KEEPCAPS', 'CAPBSET_DROP',
-                    'SET_NO_NEW_PRIVS', 'CAP_AMBIENT RAISE', 'CAP_AMBIENT LOWER', 'SET_SECUREBITS'}
+                    'SET_NO_NEW_PRIVS', 'CAP_AMBIENT RAISE', 'CAP_AMBIENT LOWER', 'SET_SECUREBITS',
+                    'fchdir', 'chdir', 'SET_DUMPABLE'}
 
 
 @pytest.mark.parametrize('mode', MODES, ids=mode_name)
