@@ -123,6 +123,7 @@ def test_a_module_beside_capdrop_stands_behind_the_standard_library(appliance):
     assert appliance.start('status', '-q').returncode == 0
 
 
+@pytest.mark.skipif(sys.version_info < (3, 7), reason='Python 3.6 goes by time and size')
 def test_a_changed_module_is_noticed(appliance):
     """Also where size and time of the file are as before: by its contents."""
     status = os.stat(appliance.module)
