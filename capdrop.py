@@ -4231,8 +4231,9 @@ def names_of_threads():
 
 def ids_not_mapped(case):
     """setresuid(2), setresgid(2), setgroups(2): EINVAL.  user_namespaces(7)"""
-    if case.already_held:
-        return
+    is_named = case.target.uid is not None or case.target.gid is not None
+    if case.already_held and not is_named:
+        return                                      # it stays who it is, mapped or not
     groups = case.goal.groups if 'groups' in case.rights else ()
     yield from missing_ids('user', 'uid', case.goal.uid[:1])
     yield from missing_ids('group', 'gid', case.goal.gid[:1] + groups)
