@@ -2795,9 +2795,9 @@ class LinuxCalls:
         They are made with the rights that the drop will have: `raised` is effective
         meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
+        if raised:                                  # (signals are blocked; it may be, too)
+            self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
-            if raised:
-                self.put_sets(found.permitted, found.effective | raised, found.inheritable)
             return [(trial, error_of(*trial[2:])) for trial in trials]
         finally:
             if raised:
