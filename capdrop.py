@@ -4121,9 +4121,9 @@ def rights_to_raise(case):
     """What the drop needs, is permitted, and is not effective."""
     found, goal = case.found, case.goal
     needed = NO_CAPABILITIES
-    if goal.uid[0] not in found.uid[:3]:
+    if is_another(goal.uid[0], found.uid, case):
         needed |= CAP_SETUID
-    if goal.gid[0] not in found.gid[:3] or 'groups' in case.rights:
+    if is_another(goal.gid[0], found.gid, case) or 'groups' in case.rights:
         needed |= CAP_SETGID
     if case.changes_root:
         needed |= CAP_SYS_CHROOT
@@ -4132,6 +4132,14 @@ def rights_to_raise(case):
     if case.confined and inheritable_early(case):
         needed |= CAP_SETPCAP
     return (needed & found.permitted) - found.effective
+
+
+def is_another(wanted, has, case):
+    """Is this, or may it be, none of the ids that the process has?"""
+    real_effective_saved = has[:3]
+    if wanted not in real_effective_saved:
+        return True
+    return wanted in case.platform.unmapped_owners()    # one that shows like it
 
 
 def sets_capabilities(case):
