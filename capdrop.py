@@ -4881,8 +4881,8 @@ def become(request, command, quiet):
     if is_held_already(request):
         return last_drop[1]                         # in a jail no name could be looked up
     target = request.look_up()
-    if request.security.chroot is not None:
-        refusing(preload)
+    if request.security.chroot is not None and command is None:
+        refusing(preload)                           # a command brings what it needs
     silence = Silence()
     try:
         return drop_in_silence(silence, request, target, command, quiet)

@@ -324,6 +324,8 @@ def workers(function, items):
         if os.fork() == 0:
             status = 1
             try:
+                # in a child of its own it would ask for random numbers, for ever where a call gives none
+                capdrop.preload()
                 with os.fdopen(tell, 'wb') as pipe:
                     pickle.dump([function(*item) for item in items[number::count]], pipe)
                 status = 0
