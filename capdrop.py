@@ -5178,20 +5178,23 @@ CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punyc
 
 
 def preload():
-    names = list(NEEDED_IN_A_JAIL)
-    for loaded, halves in LAZY_HALVES.items():
+    load_modules(NEEDED_IN_A_JAIL)
+    for loaded, halves in LAZY_HALVES.items():      # one may bring another, further down
         if loaded in sys.modules:
-            names.extend(halves)
-    for name in names:
-        try:
-            __import__(name)
-        except ImportError:
-            pass                                    # this Python has none of it
+            load_modules(halves)
     for name in CODECS_USED:
         load_codec(name)
     time.tzset()
     os.strerror(errno.EPERM)
     load_libgcc()
+
+
+def load_modules(names):
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:
+            pass                                    # this Python has none of it
 
 
 def load_codec(name):

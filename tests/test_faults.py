@@ -374,7 +374,7 @@ def possible():
 def traced(mode, jail):
     need(not mode.chroot or os.stat('/').st_uid == 0, 'needs a root directory that belongs to root')
     if mode not in MADE:
-        outcome = trial(mode, jail)
+        outcome, = workers(trial, [(mode, jail)])
         if mode.namespace and outcome.kind == 'exit 99':
             need(False, 'needs user namespaces: %s' % outcome.message)
         assert outcome.kind == ('command' if mode.launch else 'next line'), outcome
