@@ -13,6 +13,6 @@ if ! [ -x "$venv/bin/pytest" ]; then
     "$python" -m venv --clear "$venv"
     # the pip that came with Python 3.6 takes packages that are not for it
     "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info >= (3, 7))' && "$venv/bin/pip" install -q 'pip==21.3.1'
-    "$venv/bin/pip" install -q pytest setuptools wheel      # the latter two: the packages are built as well
+    "$venv/bin/pip" install -q --upgrade pytest setuptools wheel      # the latter two: the packages are built as well
 fi
 exec "$venv/bin/python" -m pytest "$@"
