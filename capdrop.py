@@ -20,9 +20,11 @@ usage: capdrop check FILE                 parse and resolve: errors and warnings
   -q                  no warnings, notes and summaries
   -h, --version       this text; the version
 
-FILE - is standard input.  Exit status: 0 done; 1 check found an error, audit a
-difference; 2 usage; 125 could not drop or answer (the command was not run); 126 the
-command cannot be executed; 127 it was not found; otherwise the command's own.
+FILE - is standard input.  A copy that is not installed: python3 -I capdrop.py check FILE
+
+Exit status: 0 done; 1 check found an error, audit a difference; 2 usage; 125 could not
+drop or answer, or usage of exec: the command was not run; 126 the command cannot be
+executed; 127 it was not found; 130 interrupted; otherwise the command's own.
 
 In a program:
 
@@ -96,9 +98,9 @@ import time
 import _signal as signal        # signal itself imports enum: 4.6 ms
 
 try:
-    import posix                # gevent and its like replace what os holds, not this
+    import posix                # gevent and its like replace functions of os, not of posix
 except ImportError:
-    posix = os                  # no POSIX system: there is reading all the same
+    posix = os                  # no POSIX system: configurations can be read all the same
 
 TYPE_CHECKING = False           # true for a type checker; typing costs more than a drop
 if TYPE_CHECKING:
@@ -114,10 +116,13 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 
 # ------------------------------------------------------------------ errors, messages
 #
-# Two exceptions, told apart by what is to be done, and one promise for both: nothing has
-# been changed (descriptors and directories may be shared with nobody any more, and where a
-# message says so signals stay blocked).  A drop that has begun raises nothing of its own; it ends as asked or the
-# process ends.  (What a signal handler of the caller raises when all is done passes on.)
+# Two exceptions, told apart by what the caller has to do.  Both promise that ids, groups,
+# rights and root directory are as they were.  (Descriptors and current directory may be
+# shared with nobody any more; and where a message says so, signals stay blocked.)
+#
+# A drop that has begun raises neither: it ends as asked, or the process ends.  (What a
+# signal handler of the caller raises when all is done passes on.)
+#
 # Messages are put together here and where they are raised, from text in hand.
 
 class Error(Exception):
@@ -189,7 +194,8 @@ def printable(text):
 def escaped_if_needed(character):
     if character.isprintable():
         return character
-    escaped, _ = codecs.unicode_escape_encode(character)    # str.encode would import it
+    # str.encode('unicode_escape') would import a module, after the drop perhaps
+    escaped, _ = codecs.unicode_escape_encode(character)
     return escaped.decode()
 
 
@@ -203,7 +209,7 @@ def shown(value):
 
 
 def as_the_system_spells(text):
-    """A name as the C library takes it: a configuration is UTF-8, the locale may not be."""
+    """A name or path as os takes it: a configuration is UTF-8, the locale may not be."""
     return os.fsdecode(text.encode('utf-8'))
 
 
@@ -244,8 +250,8 @@ def nearest(word, words, likeness=0.6):
     for one in words:
         if one.startswith(word):
             return one
-    longer = [one for one in words if word in one]  # 'groups': supplemental_groups, not group
-    close = longer or difflib.get_close_matches(word, words, 1, likeness)
+    holding = [one for one in words if word in one]     # 'groups': supplemental_groups
+    close = holding or difflib.get_close_matches(word, words, 1, likeness)
     return close[0] if close else ''
 
 
@@ -254,12 +260,15 @@ def nearest(word, words, likeness=0.6):
 # The six values, and where each of them came from.  Made once, never changed.
 # This chapter touches nothing: no file, no name service, no process.
 
-BLANKS = ' \t\r\n\v\f'                  # the six of the language, and of cap_from_text(3)
-LONGEST = 4096                          # characters in a value
+BLANKS = ' \t\r\n\v\f'          # of a configuration, and of cap_from_text(3): those of isspace(3)
+LONGEST = 4096                  # characters in a value: PATH_MAX, and all capabilities are 700
 
 
-# What can be wrong with a value.  A rule gets the text and the place where it was
-# written, and answers with what is wrong, or ''.
+# A place is (file, line, column); (name, None, None) for what an option of the command line
+# ("--user") or an argument in Python ("user=") says; three times None where nothing does.
+
+# What can be wrong with a value.  A rule bears the name of the fault that it looks for.  It
+# gets the text and the place where it was written, and answers with what is wrong, or ''.
 
 def too_long(text, place):
     if len(text) > LONGEST:
@@ -279,26 +288,26 @@ def relative(text, place):
     return '' if text.startswith('/') else 'is not an absolute path'
 
 
+LIST_MARKS_TO_BLANKS = dict.fromkeys(map(ord, ',()[]"\''), ' ')
+
+
 def several_names(text, place):
     if ' ' not in text and ',' not in text:
         return ''
-    names = printable(' '.join(text.translate(NO_LIST).split())).split(' ')
+    names = printable(' '.join(text.translate(LIST_MARKS_TO_BLANKS).split())).split(' ')
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
             % list_as_written(names, place))
 
 
-NO_LIST = dict.fromkeys(map(ord, ',()[]"\''), ' ')
-
-
-def is_bad(character):
+def is_forbidden(character):
     """Is it invisible, or a backslash, which is an escape elsewhere and none here?"""
     return character == '\\' or not character.isprintable()
 
 
 def bad_character(text, place):
     for character in text:
-        if is_bad(character):
+        if is_forbidden(character):
             return 'holds %s, which is not allowed' % ascii(character)
     return ''
 
@@ -315,7 +324,7 @@ def bad_set(text, place):
     for character in text:
         if character in BLANKS:
             continue
-        if character > '~' or is_bad(character):
+        if character > '~' or is_forbidden(character):
             return 'holds %s, which is not allowed' % ascii(character)
     return ''
 
@@ -342,18 +351,18 @@ OPTIONS = {
 }
 
 
-def checked(option, value, place):
+def accepted(option, value, place):
     """A value as a Security holds it.  ConfigError: no system could accept it."""
     if option == 'init_groups':
         return bool(value)
     if option != 'supplemental_groups':
-        return checked_text(option, value, place)
+        return accepted_text(option, value, place)
     if isinstance(value, (str, bytes, int)):            # bytes would pass for a list of ids
         value = (value,)
-    return tuple(checked_text(option, element, place) for element in value)
+    return tuple(accepted_text(option, element, place) for element in value)
 
 
-def checked_text(option, value, place):
+def accepted_text(option, value, place):
     may_be_number = option in ('user', 'group', 'supplemental_groups')
     if may_be_number and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -374,15 +383,16 @@ class Draft:
         self.where = {}                     # option: the places of all that were put
 
     def put(self, option, value, place):
-        self.values[option] = checked(option, value, place)
+        self.values[option] = accepted(option, value, place)
         self.where.setdefault(option, []).append(place)
 
 
 class Origin:
     """What reading taught about the files that were read.
 
-    ways      {file: (Waypoint, ...)}, through what it was found; so are those that
-              include it, a directory that was read, a place where there was no file
+    ways      {path: (Waypoint, ...)}, all that is looked up on the way to it, and to the
+              files that include it.  Of files that were read, directories that were
+              listed, and places where a file was looked for and none was.  See `trust`
     private   files whose text is not shown: not everyone may read them
     local     the places that named Local_Changes_File, the one in effect last
     """
@@ -457,7 +467,7 @@ class Security:
                              'supplemental_groups besides: name one of the two')
 
     def __setstate__(self, state):
-        """Of copy and pickle, too."""
+        """(None, {attribute: value}), as copy and pickle give it to an object with slots."""
         _, values = state
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -489,18 +499,18 @@ class Security:
         file, _, _ = self.place(option)
         return file in self.origin.private
 
-    def error(self, option, message, text='', offset=0):
+    def error(self, option, message, text=None, offset=0):
         """A ConfigError, `offset` characters into the value of an option.
 
         `text`, if there is one, stands for %s in the message: it comes from the value.
         """
         file, line, column = self.place(option)
-        if text:
-            shown = 'this value' if self.is_private(option) else '"%s"' % printable(text)
-            message = message % shown
-        if line is None and file:
-            return ConfigError(message, file)           # which is the option's name
-        if line is not None and offset:                 # of a list there is none
+        if text is not None:
+            quoted = 'this value' if self.is_private(option) else '"%s"' % printable(text)
+            message = message % quoted
+        if line is None and file:                       # which is the option's name then
+            return ConfigError(message, file)
+        if line is not None and offset:                 # (in a list nothing has an offset)
             line, column = moved(line, column, getattr(self, option)[:offset])
         return ConfigError('%s: %s' % (option, message), file, line, column)
 
@@ -579,9 +589,13 @@ class Token:
     def path(self):
         """As the operating system takes it; a string's two escapes undone."""
         raw = self.raw
-        if self.kind == 'string':
+        if self.kind == 'string':               # check_text has let no NUL in
             raw = raw.replace(b'\\\\', b'\0').replace(b'\\"', b'"').replace(b'\0', b'\\')
         return os.fsdecode(raw)
+
+
+def shown_line(raw):
+    return printable(raw.decode('utf-8', 'replace').replace('\t', ' '))
 
 
 class Source:
@@ -600,7 +614,7 @@ class Source:
         self.data = data
         self.directory = directory
         self.public = public
-        self.skipping = Skipping()
+        self.skipping = Skipping()          # see skip_lines
         self.check_text()
 
     def check_text(self):
@@ -618,7 +632,8 @@ class Source:
     # places and errors
 
     def place(self, offset):
-        """(file, line, column), of an offset not before the last one asked for."""
+        """(file, line, column) of an offset; it goes on counting from the last one asked for,
+        which must not lie behind it."""
         seen, line, column = self.counted
         begin = self.data.rfind(b'\n', seen, offset) + 1
         if begin:
@@ -695,8 +710,8 @@ class Source:
     def pattern_end(self, at, word_end):
         """Of a /regex/: its first / before a blank or {.  Without one it is a word."""
         run = self.data[at:self.past(NOT_BLANK, at)] + b' '
-        length = run.replace(b'{', b' ').find(b'/ ', 1) + len(b'/')
-        return at + length if length else word_end
+        slash = run.replace(b'{', b' ').find(b'/ ', 1)
+        return at + slash + len(b'/') if slash > 0 else word_end
 
     def after_blanks(self, at):
         """Past blanks and comments."""
@@ -709,7 +724,7 @@ class Source:
 
     def comment_end(self, at):
         if self.data.startswith(b'#', at):
-            return self.find(b'\n', at)
+            return self.find_or_end(b'\n', at)
         end = self.data.find(b'*/', at + len(b'/*'))
         if end < 0:
             raise self.error(at, 'this comment is never closed')
@@ -724,8 +739,8 @@ class Source:
                                  'goes on after it; end lines with a newline')
             at = self.data.find(b'\r', at + 1, end)
 
-    def find(self, what, start):
-        """Where it is, or the end."""
+    def find_or_end(self, what, start):
+        """Where `what` is, or the end of the file."""
         at = self.data.find(what, start)
         return at if at >= 0 else len(self.data)
 
@@ -739,7 +754,7 @@ class Source:
                 return at
 
     def next_is(self, mark):
-        """Is this mark the next token?  No token is read: that would be to read it twice."""
+        """Is this mark the next token?  It is not read, and so still is afterwards."""
         return self.data.startswith(mark, self.after_blanks(self.pos))
 
     def innermost_open(self, end):
@@ -786,10 +801,10 @@ class Source:
         token = self.strict(listed)
         if token.kind in kinds:
             return token
-        at = token.at if token.kind else option.at      # not at the end of the file
+        at = token.at if token.kind else option.at      # where the file ends there is no line
         raise self.error(at, message % option.name)
 
-    def groups(self, opening):
+    def listed_groups(self, opening):
         """The elements of a list, up to its )."""
         values, after_comma = [], False
         while True:
@@ -839,10 +854,6 @@ class Source:
         return SEARCH_PATH.replace('NODENAME', node)
 
 
-def shown_line(raw):
-    return printable(raw.decode('utf-8', 'replace').replace('\t', ' '))
-
-
 LIMIT = 64 << 20                        # bytes, of all files together
 LEAST = 4096                            # bytes that a file counts for
 KEPT = 64                               # bytes that a place, a warning or a name counts for
@@ -850,7 +861,7 @@ NESTED = 32                             # includes in includes
 DEEPEST = 1 << 20                       # brackets in brackets
 TOO_LARGE = ('the configuration is larger than 64 MiB (4 KiB a file at least), or grew '
              'while it was read')
-LIST = 'a list of groups is in brackets: ( "mail" "adm" )'
+LIST_FORM = 'a list of groups is in brackets: ( "mail" "adm" )'
 
 # A message is one line; below it, where there is room, the form itself is shown.
 NO_STANZA = 'there is no Security { } stanza: write Security { user = NAME }'
@@ -876,7 +887,12 @@ class LocalChanges:
 
 
 class Reader:
-    """Reads a configuration, includes in place, into one Draft."""
+    """Reads a configuration, includes in place, into one Draft.
+
+    A method a rule of the grammar, called when its first token has been read.  `item`,
+    `assignment`, `value` and `after_value` answer with the token that they had to read and
+    that belongs to what follows, or None.
+    """
 
     def __init__(self):
         self.draft = Draft()
@@ -884,6 +900,7 @@ class Reader:
         self.stanzas = 0
         self.budget = LIMIT
         self.local = None               # the LocalChanges named last
+        self.reads_local = False
         self.local_places = []
         self.private = set()
         self.opened = {}                # file: (device, inode); None if there was no file
@@ -895,29 +912,26 @@ class Reader:
 
     def items(self, source):
         """The global level of one file."""
-        token = None
+        following = None                # the first token of the next item, once it is read
         while True:
-            if token is None:
-                token = self.next_item(source)
+            token = following or self.next_item(source)
+            following = None
             if token.kind == '':
                 return
             if token.kind == '}':
                 raise source.error(token.at, 'stray }: no stanza is open here')
             if token.kind in CLOSE:
                 self.foreign(source, [token.kind])
-                token = None
             elif token.kind == '=':
-                token = self.value(source)
+                following = self.value(source)
             elif token.kind == 'word':
-                token = self.item(source, token)
-            else:
-                if source.next_is(b'{'):
-                    self.lookalike(source, token)
-                token = None
+                following = self.item(source, token)
+            elif source.next_is(b'{'):                      # after a string
+                self.lookalike(source, token)
 
     def next_item(self, source):
         """The first token of an item after those that can be passed over unread."""
-        nesting = []
+        nesting = []                                # skip_lines puts in what is left open
         skip_lines(source, nesting)
         while nesting:
             self.foreign(source, nesting)
@@ -925,8 +939,7 @@ class Reader:
         return source.token()
 
     def item(self, source, first):
-        """What a word begins.  Returns the token after it, if that one was read and does
-        not belong to it: it begins the next item, or is a bracket."""
+        """What a word begins."""
         name = first.name
         if name in INCLUDES:
             self.include(source)
@@ -963,7 +976,7 @@ class Reader:
         return self.after_value(source, source.token())
 
     def after_value(self, source, value):
-        """A bracket, which is no value, begins what is passed over next."""
+        """A bracket is no value: it is what follows, and is passed over next."""
         if value.kind not in VALUE:
             return value
         if value.kind == 'word' and value.name == 'security':
@@ -1039,7 +1052,7 @@ class Reader:
             previous = token.name
 
     def check_option(self, source, token, previous):
-        """Is it the name of one?  previous: the option before it."""
+        """ConfigError if it is not the name of one.  previous: the option before it."""
         if token.name in INCLUDES:
             raise source.error(token.at, 'include does not work inside Security: '
                                'give the file a Security { } of its own')
@@ -1049,7 +1062,7 @@ class Reader:
             raise source.error(token.at, 'a value with = in it is put in quotation marks')
         hint = ''
         if previous == 'supplemental_groups' and not source.next_is(b'='):
-            hint = ' (%s)' % LIST
+            hint = ' (%s)' % LIST_FORM
         elif token.kind == 'word' and source.public:
             guess = nearest(token.name, OPTIONS)
             hint = ' (did you mean %s?)' % guess if guess else ''
@@ -1062,7 +1075,7 @@ class Reader:
         if name.name == 'supplemental_groups':
             token = source.expect(VALUE + ('(',), '%s takes a list: ( "mail" "adm" )', name,
                                   listed=True)
-            value = self.groups(source, token)
+            value = self.groups_value(source, token)
         else:
             token = source.expect(VALUE, '%s takes one word or string', name)
             value = token.raw.decode()
@@ -1073,12 +1086,12 @@ class Reader:
             hidden = '%s cannot have this value' % name.name
             raise source.hiding_error(token.value_at, error.message, hidden) from None
 
-    def groups(self, source, token):
+    def groups_value(self, source, token):
         """A list, or one bare name."""
         if token.kind == '(':
-            return source.groups(token)
+            return source.listed_groups(token)
         if token.raw.endswith(b',') or source.data.startswith(b',', source.pos):
-            raise source.error(token.at, 'stray comma: ' + LIST)
+            raise source.error(token.at, 'stray comma: ' + LIST_FORM)
         return token.raw.decode()
 
     # other files
@@ -1091,7 +1104,7 @@ class Reader:
             raise source.error(token.at, 'include takes the name of one file or directory, '
                                'in "quotation marks"')
         try:
-            path = self.find(source, token)
+            path = self.included_path(source, token)
             if os.path.isdir(path):
                 self.directory(source, token, path)
             else:
@@ -1101,8 +1114,8 @@ class Reader:
                 token.at, str(problem), 'this cannot be included') from None
         self.after_value(source, token)
 
-    def find(self, source, token):
-        """The path of an included file."""
+    def included_path(self, source, token):
+        """Where an included file, or directory, is."""
         name = token.path()
         path = source.beside(name, token.at)
         if os.path.isabs(path) and (path == name or '://' in name):
@@ -1162,20 +1175,25 @@ class Reader:
 
     def remember(self, name, key=None):
         """A file that was read, a directory, or a place where there is no file."""
-        if self.opened.setdefault(name, key) != key:
+        known = self.opened.setdefault(name, key)
+        if known != key:
             raise Unreadable('%s was replaced while the configuration was read'
                              % printable(name))
         self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
 
     def name_local(self, source, at, value):
-        path = os.path.join('/', source.beside(value.path(), value.at))
+        if self.reads_local:
+            self.warn(source, at, 'Local_Changes_File in the Local_Changes_File: ignored')
+            return
+        path = os.path.join('/', source.beside(value.path(), value.at))     # '/': of loads()
         self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
         self.charge(source, at, KEPT)
         self.local_places.append(source.place(at))
 
     def read_local(self):
-        """It may be absent: it is written when something is changed."""
+        """Local_Changes_File.  It may be absent: it is made when something is changed."""
         local = self.local
+        self.reads_local = True
         self.named_by = local.named_by
         try:
             self.file_or_its_place(local.path)
@@ -1249,7 +1267,7 @@ def file_contents(path, most):
 
 
 def file_contents_of(fd, most, closefd=True):
-    """The same of a descriptor."""
+    """(bytes, stat result) of a descriptor that is open for reading."""
     with open(fd, 'rb', closefd=closefd) as file:
         status = os.fstat(fd)
         limit = most
@@ -1260,7 +1278,7 @@ def file_contents_of(fd, most, closefd=True):
         elif not os.get_blocking(fd):
             raise OSError(errno.EAGAIN, 'does not block: what has arrived may not be all')
         data = file.read(limit + 1)
-    if data is None:                                    # some of /sys/kernel/tracing
+    if data is None:                                    # it would block: of tracefs, say
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if len(data) > limit:
         raise Unreadable(TOO_LARGE)
@@ -1287,7 +1305,7 @@ def load(path: 'Union[str, bytes, os.PathLike[str]]') -> 'Security':
 
 
 def read_configuration(path):
-    """The same of a path as it is, or for None of standard input."""
+    """The Security of the file with exactly this path; None is standard input."""
     reader = Reader()
     try:
         reader.file(path)
@@ -1297,7 +1315,11 @@ def read_configuration(path):
 
 
 def loads(text: str, name: str = '<string>') -> 'Security':
-    """The same from text; relative includes are looked for on the search path only."""
+    """Read a configuration that is in memory, and all that it includes.
+
+    name stands for a file's in messages and places.  Relative includes are looked for on
+    the search path only.  Raises ConfigError.
+    """
     reader = Reader()
     reader.items(Source(name, text.encode('utf-8', 'surrogatepass')))
     return reader.finish(name)
@@ -1310,6 +1332,9 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 # close something, and names of ours:
 #
 #     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
+#
+# tests/bench.py says what that saves: without it 10 MB take seconds.  It changes no result:
+# without the two calls of skip_lines() the tokens read everything, and the same comes out.
 #
 # What a line does to the nesting depends on its shape and on what is open before it, and
 # on nothing else.  A file has a few dozen shapes.  So open_after() works out each of them
@@ -1325,7 +1350,8 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 # wrong is not skipped, and the tokens say what is wrong, and where.
 
 # Signs of two bytes are replaced first, in this order, by marks: bytes that UTF-8 never
-# has.  No length changes, so offsets stay right.  (\xc0 only fills, and ends a word.)
+# has, and in a shape the characters of that number (latin-1).  No length changes, so offsets
+# stay right.  (\xc0 only fills, and ends a word.)
 UNCLEAR, SLASH, COMMENT, COMMENT_END = '\xff\xfe\xfd\xfc'
 SIGNS = (
     (b'\r\n', b' \n'),                      # any other \r stays: it is a mark itself
@@ -1375,7 +1401,8 @@ DEEP = 64                   # with so many brackets open nothing is skipped
 class Skipping:
     """How far ahead a source is looked at.
 
-    barrier: up to there the tokens read, and skipping is not tried again.
+    window     how many bytes
+    barrier    before this offset nothing is skipped: the tokens read
     """
     window = MANY
     barrier = 0
@@ -1418,11 +1445,14 @@ def end_of_lines(source):
     """The end of the last line that ends in the window, or of the first line."""
     start = source.pos
     end = source.data.rfind(b'\n', start, start + source.skipping.window)
-    return source.find(b'\n', start) if end < 0 else end
+    return source.find_or_end(b'\n', start) if end < 0 else end
 
 
 def marked(text):
-    """With marks, and an empty line before it: a /* right here begins a line."""
+    """With marks, and an empty line before it: a /* right here begins a line.
+
+    (Its newline makes up, in extent(), for the one that ends the last line.)
+    """
     text = b'\n' + text
     for sign, mark in SIGNS:
         text = text.replace(sign, mark)
@@ -1457,7 +1487,10 @@ def without_names(shape):
 
 
 def opened_after_each(lines, shapes, opened):
-    """What is open after each line, up to the first that is left to the tokens."""
+    """What is open after each line, up to the first that is left to the tokens.
+
+    A shape that does not tell (None) may do so once more is known of its line.
+    """
     after_each = []
     for line, shape in zip(lines, shapes):
         before = opened
@@ -1520,8 +1553,10 @@ def open_after(opened, shape):
 
 
 def opened_after_slashes(opened, line, shape):
-    """The same of a line with a / that may begin a /regex/.  That ends at a blank, so what
-    stands behind one is seen in a shape that has its blanks."""
+    """What is open after a line with a / that may begin a /regex/; None if unclear.
+
+    A /regex/ ends at a blank, so what stands behind one is seen in a shape with blanks.
+    """
     if ANYWHERE in shape or AT_TOP in shape:
         return None
     after = SHAPES[opened, shape_with_blanks(line)]
@@ -1589,14 +1624,16 @@ def before_comment(line):
 
 # ------------------------------------------------------------------ trust
 #
-# Who could rewrite what was read, or the root directory to be, and what he may then say.
+# Who could rewrite the files that were read, or the directory that is to be the root, and
+# what such a file may say.
+# What a file system says of owners and modes is believed, a FUSE or NFS server among them.
 # Collected while reading, from owners and modes; judged when it is known who the process
 # will be.  Calls lstat and readlink, and asks the platform for access control lists.
 #
 # A file can be rewritten by whoever may write it, and by whoever may put something else
 # in its place: who may write a directory above it, or one that a symbolic link on the way
-# to it leads through.  All of them are looked at, from the root on: what only root can
-# change stands still, and makes sure of what is below it.
+# to it leads through.  All of them are looked at, from the root on: a directory that only
+# root can change cannot be exchanged while the next one is looked at.
 
 EVERYONE = 'everyone'
 LISTED = 'an access control list'
@@ -1608,7 +1645,7 @@ MOST_LOOK_UPS = 4096                        # on one way, through links
 class Writer:
     """Somebody other than root who could write `path`, or put something in its place.
 
-    kind: 'user', 'group', or in words who it is; id: None but for the first two.
+    kind: 'user' or 'group', with an id; else who it is, in words, and id is None.
     """
     __slots__ = ('path', 'kind', 'id')
 
@@ -1649,9 +1686,11 @@ def waypoint_of(path, status, is_last):
     writers = []
     if status.st_uid != 0:
         writers.append(Writer(path, 'user', status.st_uid))
+    # In a sticky directory only owners can replace what is there, and only its owner can
+    # replace a link.  The last one counts as it is: something could be put into it.
     is_sticky = status.st_mode & stat.S_ISVTX and not is_last
     if is_sticky or stat.S_ISLNK(status.st_mode):
-        return Waypoint(path, writers)          # only owners can replace it, or what is in it
+        return Waypoint(path, writers)
     if status.st_mode & stat.S_IWOTH:
         writers.append(Writer(path, EVERYONE))
     elif status.st_mode & stat.S_IWGRP:
@@ -1720,14 +1759,13 @@ def status_or_none(path):
 
 # Judged for one process.
 
-def judged(security, platform):
-    """{file: (Writer, ...)}, of every file that decides, who could rewrite it."""
+def writers_of_files(security, platform, unmapped):
+    """{file: (Writer, ...)}: of every file that decides, who could rewrite it."""
     ways = security.origin.ways
     lists = access_lists(ways.values(), platform)
-    unmapped = platform.unmapped_owners()
     result = {}
     for file, way in ways.items():
-        result[file] = tuple(judged_writers(way, lists, unmapped))
+        result[file] = tuple(writers_on(way, lists, unmapped))
     return result
 
 
@@ -1744,7 +1782,8 @@ def access_lists(ways, platform):
     return lists
 
 
-def judged_writers(way, lists, unmapped):
+def writers_on(way, lists, unmapped):
+    """The Writers of a way, when lists and unmapped owners are known."""
     for waypoint in way:
         has_list = waypoint.list_counts and waypoint.path in lists
         for writer in waypoint.writers:
@@ -1756,7 +1795,7 @@ def judged_writers(way, lists, unmapped):
             yield Writer(waypoint.path, lists[waypoint.path])
 
 
-def writers_of_jail(path, platform):
+def writers_of_jail(path, platform, unmapped):
     """Who could write a directory or replace it: a tuple of Writers.
 
     OSError if its path is not plain: what leads elsewhere may lead elsewhere later.
@@ -1773,7 +1812,7 @@ def writers_of_jail(path, platform):
     if not stat.S_ISDIR(posix.lstat(paths[-1]).st_mode):
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     lists = access_lists([way], platform)
-    return tuple(judged_writers(way, lists, platform.unmapped_owners()))
+    return tuple(writers_on(way, lists, unmapped))
 
 
 def with_those_above(path):
@@ -1782,12 +1821,13 @@ def with_those_above(path):
     return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
 
 
-# The policy.  Group 0 is root's own where the process will not be in it.
+# The policy.  writers_of: what writers_of_files found.  Group 0 is root's own where the
+# process will not be in it.
 
 ROOTS_GROUP = ('group', 0)
 
 
-def harmless(uid, gids, own_group):
+def may_rewrite(uid, gids, own_group):
     """The identities that may be able to rewrite a file: the user it names, as himself and
     as the only member of his own group (None if he has none), and root's group."""
     identities = {('user', uid)}
@@ -1798,11 +1838,11 @@ def harmless(uid, gids, own_group):
     return identities
 
 
-def is_his(judged, place):
-    """Could the user rewrite the file of this place?  Somebody could; that it is nobody
-    else, strangers() has to say."""
+def is_rewritable(writers_of, place):
+    """Could anybody but root rewrite the file of this place?  (It is the user then: if it
+    were somebody else, strangers() has refused.)"""
     file, _, _ = place
-    return any(writer.identity != ROOTS_GROUP for writer in judged.get(file, ()))
+    return any(writer.identity != ROOTS_GROUP for writer in writers_of.get(file, ()))
 
 
 def said_in_files(security):
@@ -1814,13 +1854,13 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(judged, allowed, names):
+def strangers(writers_of, allowed, names):
     """1. Nobody but root and the user himself may be able to rewrite a file that decides;
     also one that says nothing, or says it no longer.
 
     names: {(kind, id): name}, as far as they are known.
     """
-    for file, writers in judged.items():
+    for file, writers in writers_of.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
             who = str(others[0])
@@ -1832,37 +1872,37 @@ def strangers(judged, allowed, names):
                    % (printable(file), who, printable(others[0].path)))
 
 
-def overridden_root(security, judged):
+def overridden_root(security, writers_of):
     """2. What root says in a file of root's the user may not override in one of his own."""
     for option, (*earlier, last) in said_in_files(security):
-        roots = [place for place in earlier if not is_his(judged, place)]
-        if roots and is_his(judged, last):
+        roots = [place for place in earlier if not is_rewritable(writers_of, place)]
+        if roots and is_rewritable(writers_of, last):
             yield ('%s overrides %s, and can be rewritten by the user it names: what root '
                    'says he may not change' % (located(last, option), shown_place(roots[0])))
 
 
-def gifts(security, judged, beyond):
+def gifts(security, writers_of, beyond):
     """3. A file of his own may give nothing that the user does not have by his account.
 
     beyond: {option: what it gives beyond that}.  Who can rewrite the file that names the
     user can give himself what was meant for another.
     """
     for option, places in said_in_files(security):
-        chosen = option if is_his(judged, places[-1]) else 'user'
+        chosen = option if is_rewritable(writers_of, places[-1]) else 'user'
         place = security.place(chosen)
         more = beyond.get(option)
-        if more and is_his(judged, place):
+        if more and is_rewritable(writers_of, place):
             yield ('%s can be rewritten by the user it names, who could thus give himself %s'
                    % (located(place, chosen), shown(more)))
 
 
-def rewritable(security, judged, allowed):
+def rewritable(security, writers_of, allowed):
     """(option, warning) of each file of the user's own, at the first option it decides."""
     told = set()
     for option, places in said_in_files(security):
         file, _, _ = places[-1]
-        writers = judged.get(file, ())
-        if file in told or not is_his(judged, places[-1]):
+        writers = writers_of.get(file, ())
+        if file in told or not is_rewritable(writers_of, places[-1]):
             continue
         if all(writer.is_one_of(allowed) for writer in writers):
             told.add(file)
@@ -1941,6 +1981,7 @@ class State:
         return set(self.groups) - {self.gid[0]}
 
     def __eq__(self, other: object) -> bool:
+        """Does nothing that is known of both differ?"""
         return isinstance(other, State) and not self.differences(other)
 
     def __str__(self):
@@ -1955,12 +1996,12 @@ class State:
 
 
 def changed(state, **fields):
-    """A State like another one, but for these fields."""
+    """A State like another one but for these fields, and without its warnings."""
     return State(dict(state.fields(), **fields))
 
 
 def plain(fields):
-    """The same fields for JSON."""
+    """{name: value} with values as JSON has them."""
     return {name: plain_value(value) for name, value in fields.items()}
 
 
@@ -1987,6 +2028,9 @@ def names_of_ids(field, ids):
     return ' (%s)' % ' '.join(names) if names else ''
 
 
+MOST_MISSING = 16                       # up to so many, "all but" makes the shorter text
+
+
 class CapSet(int):
     """A capability set: bit n is capability n (capabilities(7)).
 
@@ -2010,7 +2054,7 @@ class CapSet(int):
 
     def __str__(self):
         missing = this_platform().every - self
-        if bin(missing).count('1') > 16:
+        if len(missing.numbers()) > MOST_MISSING:
             return ' '.join(self) or 'none'
         if missing:
             return 'all but ' + ' '.join(missing)
@@ -2038,7 +2082,7 @@ NO_CAPABILITIES = CapSet()
 #   NUMBER = decimal, octal after 0, hexadecimal after 0x: 0 to 63
 #   flag   = "e" effective | "i" inheritable | "p" permitted
 
-NAMES = tuple((                                             # linux/capability.h, by number
+CAPABILITY_NAMES = tuple((                      # linux/capability.h, by number
     'cap_chown cap_dac_override cap_dac_read_search cap_fowner cap_fsetid cap_kill cap_setgid '
     'cap_setuid cap_setpcap cap_linux_immutable cap_net_bind_service cap_net_broadcast '
     'cap_net_admin cap_net_raw cap_ipc_lock cap_ipc_owner cap_sys_module cap_sys_rawio '
@@ -2046,7 +2090,7 @@ NAMES = tuple((                                             # linux/capability.h
     'cap_sys_resource cap_sys_time cap_sys_tty_config cap_mknod cap_lease cap_audit_write '
     'cap_audit_control cap_setfcap cap_mac_override cap_mac_admin cap_syslog cap_wake_alarm '
     'cap_block_suspend cap_audit_read cap_perfmon cap_bpf cap_checkpoint_restore').split())
-NUMBER_OF = dict(zip(NAMES, range(len(NAMES))))
+NUMBER_OF = dict(zip(CAPABILITY_NAMES, range(len(CAPABILITY_NAMES))))
 
 # Whoever holds one of these can become root by it: write or own root's files, take any id
 # or right, trace root's processes, mount, or load code into the kernel.  Others, such as
@@ -2062,7 +2106,7 @@ FLAGS = 'eip'
 DIGITS = '0123456789abcdef'
 IN_NAME = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_'
 IN_TEXT = IN_NAME + ',' + OPERATORS + BLANKS
-TAKE_AWAY = '~!-'                                           # here, or with others
+TAKE_AWAY = '~!-'                       # - here; ! and ~ for systemd, setpriv and others
 QUOTES = '\'"`'
 
 
@@ -2218,7 +2262,7 @@ def unknown_name(at, word, number_of):
     if word[0].isdigit():
         return Fault(at, '"%.60s" is not a number from 0 to 63' % word,
                      'octal ones begin with 0, hexadecimal ones with 0x')
-    for name in NAMES:
+    for name in CAPABILITY_NAMES:
         if bare(name) == bare(word) and name not in number_of:
             return Fault(at, 'this libcap does not know %s by name' % name,
                          'write %d' % NUMBER_OF[name])
@@ -2235,8 +2279,8 @@ def proposal(text, number_of):
     meant = respelt(text, str.__eq__, number_of, number_of)
     if is_proper(meant, number_of):
         return 'write "%s"' % meant
-    harmless = [name for name in number_of if not ROOT_EQUIVALENT >> number_of[name] & 1]
-    meant = respelt(text, nearly, harmless, number_of)
+    weak = [name for name in number_of if not ROOT_EQUIVALENT >> number_of[name] & 1]
+    meant = respelt(text, nearly, weak, number_of)
     if is_proper(meant, number_of):
         return 'did you mean "%s"?' % meant
     return ''
@@ -2311,7 +2355,8 @@ def nearly(written, name):
 # A platform is created once and keeps nothing of one drop.  Linux is below; the other one
 # is solaris_priv.py.  They raise ValueError and OSError only, and what they do is this:
 #
-#   option, largest_id     the option of the stanza that it applies; the largest id
+#   option                 which one it applies: 'capabilities' or 'privileges'
+#   largest_id             of users and groups
 #   fields                 the names of the fields of a State, in order
 #   waived                 the warning where no_new_privs is not wanted
 #   reads_with             what reads and applies the option's text
@@ -2352,6 +2397,7 @@ def nearly(written, name):
 #
 # A row is (its text, the function, its arguments...).
 
+# What a process may change, whatever capability or privilege that takes here.
 ALL_RIGHTS = frozenset(['user', 'group', 'groups', 'chroot', 'setpcap'])
 IDENTITY_RIGHTS = ALL_RIGHTS - {'setpcap'}
 
@@ -2359,7 +2405,7 @@ IDENTITY_RIGHTS = ALL_RIGHTS - {'setpcap'}
 def make_solaris():
     """From the file beside this one, which is as much root's program as this one is."""
     from importlib.util import module_from_spec, spec_from_file_location
-    path = os.path.abspath(os.path.join(__file__, '..', 'solaris_priv.py'))
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'solaris_priv.py')
     if not os.path.exists(path):
         raise OSError(errno.ENOENT, 'on SunOS solaris_priv.py is needed beside capdrop.py')
     spec = spec_from_file_location('solaris_priv', path)
@@ -2451,10 +2497,8 @@ class Libcap:
         return name
 
     def agrees(self, text, readings):
-        """Does it read one of these (permitted, effective, inheritable), too?
-
-        cap_compare(3)
-        """
+        """Does cap_from_text(3) read the text as one of these (permitted, effective,
+        inheritable)?  They are compared by cap_compare(3)."""
         theirs = self.raw_from_text(text.encode('ascii'))
         if theirs is None:
             return False
@@ -2491,9 +2535,10 @@ CAP_EFFECTIVE, CAP_PERMITTED, CAP_INHERITABLE, CAP_SET = 0, 1, 2, 1     # sys/ca
 CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_CHROOT = map(capability, (6, 7, 8, 18))
 CLONE_VM, CLONE_FS, CLONE_FILES = 0x100, 0x200, 0x400                   # linux/sched.h
 CAPABILITY_VERSION_3 = 0x20080522                                       # linux/capability.h
-POLLOUT = 0x40004               # asm/poll.h, for events and revents at once
+POLLOUT_TWICE = 0x40004         # asm/poll.h: POLLOUT in events and in revents
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16  # asm/unistd.h, linux/io_uring.h
-OTHER_NUMBERS = 'alpha', 'mips'                         # where 426 is another call
+IO_RINGFD_REG_MAX = 16                                  # rings of a thread: linux/io_uring_types.h
+OTHER_CALL_NUMBERS = 'alpha', 'mips'                         # machines where 426 is another call
 FAN_REPORT_FID_OR_DIR_FID = 0x600                                       # linux/fanotify.h
 IO_URING, FANOTIFY = 'anon_inode:[io_uring]', 'anon_inode:[fanotify]'   # names in /proc
 # getxattr(2): there is none, or there are none in this file system or kernel
@@ -2504,7 +2549,7 @@ POISON = 0xa5a5a5a5
 NO_DESCRIPTOR = 1 << 30         # beyond what any process may open
 BEYOND = 64                     # the number of no capability anywhere
 
-RIGHTS = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
+CAPABILITY_FOR = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
           'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
 
 
@@ -2534,7 +2579,8 @@ class LinuxCalls:
         self.capget = libc.checked('capget', c_int, pointer, pointer)
         self.capset = libc.checked('capset', c_int, pointer, pointer)
         self.setgroups = libc.checked('setgroups', c_int, size, pointer)
-        self.raw_prctl = libc.raw('prctl', c_int)   # passed numbers made once: half the time
+        # No argtypes: it is called with c_ulongs made once, which takes half the time.
+        self.raw_prctl = libc.raw('prctl', c_int)
         self.raw_setfsuid = libc.raw('setfsuid', c_uint, c_uint)
         self.raw_setfsgid = libc.raw('setfsgid', c_uint, c_uint)
         self.raw_unshare = libc.raw('unshare', c_int, c_int)
@@ -2543,11 +2589,11 @@ class LinuxCalls:
         self.raw_syscall = libc.raw('syscall', c_long, *[c_long] * 7)
         self.get_errno = ctypes.get_errno
         self.c_uint = c_uint
-        self.numbers = tuple(map(c_ulong, range(BEYOND + 1)))
+        self.c_ulongs = tuple(map(c_ulong, range(BEYOND + 1)))
         self.every = self.capabilities_of_kernel()
-        self.probed = self.numbers[:self.every.bit_length()] + self.numbers[BEYOND:]
-        zero = self.numbers[0]
-        is_set = self.numbers[PR_CAP_AMBIENT_IS_SET]
+        self.probed = self.c_ulongs[:self.every.bit_length()] + self.c_ulongs[BEYOND:]
+        zero = self.c_ulongs[0]
+        is_set = self.c_ulongs[PR_CAP_AMBIENT_IS_SET]
         self.has_ambient = self.raw_prctl(PR_CAP_AMBIENT, is_set, zero, zero, zero) != -1
         if not self.has_ambient and 'CapAmb:' in (contents_or_none('/proc/self/status') or ''):
             raise OSError(errno.EPERM, 'PR_CAP_AMBIENT is blocked: a seccomp filter', 'prctl')
@@ -2604,8 +2650,8 @@ class LinuxCalls:
         return {self.libcap.name_of(number): number for number in numbers}
 
     def name_of(self, number):
-        if number < len(NAMES):
-            return NAMES[number]
+        if number < len(CAPABILITY_NAMES):
+            return CAPABILITY_NAMES[number]
         if self.libcap is not None:
             return self.libcap.name_of(number)
         return str(number)
@@ -2656,7 +2702,7 @@ class LinuxCalls:
         return permitted, effective, inheritable
 
     def flag(self, option):
-        zero = self.numbers[0]
+        zero = self.c_ulongs[0]
         return self.raw_prctl(option, zero, zero, zero, zero)
 
     def bounding_set(self):
@@ -2666,8 +2712,8 @@ class LinuxCalls:
     def ambient_set(self):
         """None where the kernel has none."""
         count = len(self.probed)
-        is_set = [self.numbers[PR_CAP_AMBIENT_IS_SET]] * count
-        zeros = [self.numbers[0]] * count
+        is_set = [self.c_ulongs[PR_CAP_AMBIENT_IS_SET]] * count
+        zeros = [self.c_ulongs[0]] * count
         return self.bits([PR_CAP_AMBIENT] * count, is_set, self.probed, zeros, zeros)
 
     def bits(self, *columns):
@@ -2690,7 +2736,7 @@ class LinuxCalls:
 
     def capabilities_of_kernel(self):
         """All that there are here: those whose bit in the bounding set can be read."""
-        answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.numbers]
+        answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.c_ulongs]
         count = len(answers) - answers.count(-1)
         if count == 0 or answers[BEYOND] != -1:
             raise self.strange_answer()
@@ -2720,10 +2766,11 @@ class LinuxCalls:
         return int(real_effective_saved_filesystem[-1])
 
     def threads(self, tasks):
-        """How many: the largest answer of those that can tell, 0 if none can.
+        """How many tasks share the memory of this process; 2 may stand for more, 0 for
+        "cannot be told".
 
-        What shares the memory counts, be it no thread: unshare(CLONE_VM) fails for both,
-        and otherwise does nothing.  unshare(2)
+        unshare(CLONE_VM) fails with EINVAL where another task does, thread or not, and does
+        nothing where none does.  unshare(2)
         """
         count = 0
         if self.raw_unshare(CLONE_VM) == 0:
@@ -2743,7 +2790,8 @@ class LinuxCalls:
             return None                             # /proc is not mounted
 
     def wait_for_one_thread(self):
-        """Has it one?  One that was joined lives on for a moment in the kernel."""
+        """Is there one thread, or is there within 0.2 s?  One that was joined lives on for a
+        moment in the kernel."""
         count = self.threads(None)
         for _ in range(100):
             if count <= 1:
@@ -2753,8 +2801,9 @@ class LinuxCalls:
         return count == 1
 
     def unshare(self):
-        """From here on nobody else opens descriptors here, or moves its directories.  Where
-        a filter blocks that, whoever shares them still can: a process that root made so.
+        """From here on nobody else opens descriptors here, or changes root and current
+        directory.  Where a filter blocks that, a task may still share them that was made so
+        by clone(2), before this program dropped.
 
         Only with one thread: a second one would lose what they share.
         """
@@ -2764,7 +2813,8 @@ class LinuxCalls:
             raise self.libc.error('unshare')
 
     def may_set_groups(self, found):
-        """Not where the user namespace denies it.  user_namespaces(7)"""
+        """False where the user namespace is known to deny it; where that cannot be told
+        others refuse, with a better message.  user_namespaces(7)"""
         try:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
@@ -2795,7 +2845,7 @@ class LinuxCalls:
         They are made with the rights that the drop will have: `raised` is effective
         meanwhile.  A trial: (name, errors that do not matter, call, *args).
         """
-        if raised:                                  # (signals are blocked; it may be, too)
+        if raised:                                  # (OSError if a filter blocks capset)
             self.put_sets(found.permitted, found.effective | raised, found.inheritable)
         try:
             return [(trial, error_of(*trial[2:])) for trial in trials]
@@ -2830,9 +2880,9 @@ class LinuxCalls:
         A struct pollfd: the descriptor, and events and revents in one word, in either order
         of bytes.  revents must come back as they were set.
         """
-        pollfd = self.words(2, POLLOUT)
+        pollfd = self.words(2, POLLOUT_TWICE)
         ready = self.raw_poll(pollfd, 1, 0)
-        return ready == 1 and pollfd[1] == POLLOUT
+        return ready == 1 and pollfd[1] == POLLOUT_TWICE
 
     def has_access_list(self, path):
         """A list of POSIX 1003.1e, acl(5): where the group may write, since that is its mask.
@@ -2925,7 +2975,7 @@ def id_map(kind):
 
 
 def maps_every_id(kind):
-    """The first user namespace does, and one that does is as good."""
+    """Does this user namespace map all of them?  The first one does."""
     ranges = id_map(kind)
     if ranges is None:
         return is_mapped_by_trial(kind, NOT_AN_ID - 1)
@@ -3024,7 +3074,8 @@ def surroundings_of(directory, where):
         outside = is_outside(root, found['root'], where + 'cwd', directory)
         found['cwd_outside'] = int(outside)
     except PermissionError:
-        posix.stat(where + 'status', dir_fd=directory)      # it may have ended: looks the same
+        # So it looks where a process has ended, too; then this raises FileNotFoundError.
+        posix.stat(where + 'status', dir_fd=directory)
     return found
 
 
@@ -3097,10 +3148,10 @@ NO_USER = 'no user is named, and the default, %s, has no account: name one' % DE
 class Account:
     """An entry of passwd(5), and what the name service says beside it.
 
-    groups      all that initgroups(3) would give, the primary one included; none where
-                nobody will ask for them
-    own_group   is the primary group his alone: of his name, without other members?  Only
-                looked at where it could write a file
+    groups      all that initgroups(3) would give, the primary one included; empty where
+                they are not needed: see Names.account
+    own_group   is the primary group the user's alone: of the same name, without other
+                members?  False where it could write no file
     """
     __slots__ = 'name', 'uid', 'gid', 'home', 'shell', 'groups', 'own_group'
 
@@ -3119,7 +3170,8 @@ class Target:
 
     uid, gid    None where the process decides
     account     of the user that is named, None if it is a number without one
-    default     of who is meant where none is named, None if there is none
+    default     the Account of the documented default, looked up where no user is named;
+                None if there is none
     groups      sorted; None: none are named
     sets        {'permitted': set, ...}; None: the option is absent
     writers     {(kind, id): name} of those who could rewrite a file, for messages
@@ -3144,11 +3196,11 @@ class Target:
         return self.account
 
 
-def raise_it(error):
+def raise_error(error):
     raise error from None
 
 
-def look_up(security, platform, report=raise_it):
+def look_up(security, platform, report=raise_error):
     """The Target of a Security.
 
     `report` is called with a ConfigError for each value that names nothing.  It may
@@ -3297,7 +3349,7 @@ class Names:
                 names[kind, number] = entry[0]
         return names
 
-    def wrong(self, option, message, text=''):
+    def wrong(self, option, message, text=None):
         self.report(self.security.error(option, message, text))
 
     def account(self, entry):
@@ -3423,13 +3475,14 @@ class Process:
     rights          what it may change: a set of the names in ALL_RIGHTS
     tasks           descriptor of /proc/self/task, or None: see open_tasks
     descriptors     (number, type, path) of those that may hold more than their file
-    unlisted        the error with which they could not be listed, or None
+    unseen          the error with which they could not be listed or told apart, or None
+    unmapped_owners ids that owners seem to have whom this system does not know
     jail            descriptor of the directory that is to be the root, or None
     jail_identity   its device and inode
     jail_writers    who besides root could write or replace it
     jail_refusal    why it cannot be opened, or None
     """
-    tasks = jail = jail_identity = jail_refusal = unlisted = None
+    tasks = jail = jail_identity = jail_refusal = unseen = None
     jail_writers = ()
 
     def __init__(self, platform, chroot):
@@ -3439,6 +3492,7 @@ class Process:
             self.found = self.read()
             self.may_set_groups = platform.may_set_groups(self.found)
             self.rights = platform.rights(self.found, self.may_set_groups)
+            self.unmapped_owners = platform.unmapped_owners()
             self.list_descriptors(jailed=chroot is not None)
             if chroot is not None:
                 self.open_jail(as_the_system_spells(chroot))
@@ -3455,15 +3509,29 @@ class Process:
         try:
             numbers = [int(name) for name in posix.listdir('/proc/self/fd')]
         except OSError as error:
-            self.unlisted = error
-            if jailed or error.errno != errno.ENOENT:   # no /proc: only directories show
-                numbers = possible_descriptors()
-        found = (descriptor(number) for number in numbers if number != self.tasks)
-        self.descriptors = tuple(filter(None, found))
+            self.unseen = error
+            # ENOENT: without /proc nothing tells what a descriptor without a file is.  Only
+            # directories can be seen, and they matter where there is to be a jail.
+            if jailed or error.errno != errno.ENOENT:
+                numbers = range(MOST_DESCRIPTORS)
+        found = []
+        for number in numbers:
+            kind = type_of_descriptor(number)
+            if kind in TYPES_TO_LOOK_AT and number != self.tasks:
+                found.append((number, kind, self.path_of_descriptor(number)))
+        self.descriptors = tuple(found)
+
+    def path_of_descriptor(self, number):
+        try:
+            return posix.readlink('/proc/self/fd/%d' % number)
+        except OSError as error:
+            if self.unseen is None:
+                self.unseen = error                     # descriptors_unseen warns of it
+            return None
 
     def open_jail(self, path):
         try:
-            self.jail_writers = writers_of_jail(path, self.platform)
+            self.jail_writers = writers_of_jail(path, self.platform, self.unmapped_owners)
             self.jail = posix.open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW)
             self.jail_identity = device_and_inode(self.jail)
         except OSError as error:
@@ -3482,26 +3550,20 @@ class Process:
             close_verified(jail)
 
 
-def possible_descriptors():
-    """Their numbers where they cannot be listed.  The limit may have been lowered."""
-    limit = posix.sysconf('SC_OPEN_MAX')
-    return range(max(1 << 16, min(limit, 1 << 20)))
+# Where descriptors cannot be listed, all are tried that fs.nr_open allows by default: the
+# limit of this process may have been lowered since one was opened.  proc(5)
+MOST_DESCRIPTORS = 1 << 20
+# Of directories, and of what has no file (io_uring, fanotify): 0, or on newer kernels that
+# of a regular file.
+TYPES_TO_LOOK_AT = stat.S_IFDIR, 0, stat.S_IFREG
 
 
-def descriptor(number):
-    """(number, type, path) if it may be a directory or something without a file: of no
-    type, or on newer kernels of that of a file."""
+def type_of_descriptor(number):
+    """As in the mode of a file, inode(7); None if it is not open."""
     try:
-        kind = stat.S_IFMT(posix.fstat(number).st_mode)
+        return stat.S_IFMT(posix.fstat(number).st_mode)
     except OSError:
-        return None                                 # that of the listing, closed again
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return None
-    try:
-        path = posix.readlink('/proc/self/fd/%d' % number)
-    except OSError:
-        path = None
-    return number, kind, path
+        return None                     # such as that with which the directory was listed
 
 
 def close_verified(number):
@@ -3520,11 +3582,11 @@ def close_verified(number):
 class Case:
     """One request against one process: all that checks and steps may look at.
 
-    judged      who could rewrite which of the files that were read
+    writers_of  {file: (Writer, ...)}, who could rewrite the files that were read
     command     what is to be run (a Command), or None
     """
     __slots__ = ('security', 'target', 'process', 'goal', 'exec', 'no_new_privs', 'command',
-                 'judged')
+                 'writers_of')
 
     def __init__(self, security, target, process, exec, no_new_privs, command=None):
         self.security = security
@@ -3537,12 +3599,15 @@ class Case:
         if goal is not None and process.jail_identity is not None:
             goal = changed(goal, root=process.jail_identity)
         self.goal = goal
-        self.judged = self.judge()
+        self.writers_of = self.find_writers()
 
-    def judge(self):
-        """A process that is not root and may change nothing cannot be talked into much."""
+    def find_writers(self):
+        """None for a process that is not root and may change no id: whatever a file says, it
+        gets nothing by it that it has not."""
         matters = 0 in self.found.uid or self.rights & IDENTITY_RIGHTS
-        return judged(self.security, self.platform) if matters else {}
+        if not matters:
+            return {}
+        return writers_of_files(self.security, self.platform, self.unmapped_owners)
 
     @property
     def platform(self):
@@ -3557,6 +3622,10 @@ class Case:
         return self.process.rights
 
     @property
+    def unmapped_owners(self):
+        return self.process.unmapped_owners
+
+    @property
     def account(self):
         return self.target.account_for(self.rights)
 
@@ -3566,9 +3635,15 @@ class Case:
         return not keeps_everything(self.target, self.goal)
 
     @property
+    def jail_path(self):
+        """As the operating system takes it; None without chroot."""
+        chroot = self.security.chroot
+        return None if chroot is None else as_the_system_spells(chroot)
+
+    @property
     def changes_root(self):
-        """Is the root directory to be another one?  By its name: another mount of the same
-        directory is alike in all but what is mounted below."""
+        """Is the root directory to be another one?  By its path: a bind mount of / has the
+        device and inode of /, and yet is another root."""
         chroot = self.security.chroot
         return chroot is not None and chroot.strip('/') != ''
 
@@ -3579,7 +3654,7 @@ class Case:
 
     @property
     def already_held(self):
-        if self.forbids_dumps:                      # it may be dumpable, which is no field
+        if self.forbids_dumps:                      # whether it is dumpable is no field
             return False
         return self.goal == self.found and self.security.chroot is None
 
@@ -3593,7 +3668,7 @@ class Case:
         if self.account is not None and self.account.own_group:
             own_group = self.account.gid
         goal = self.goal
-        return harmless(goal.uid[0], goal.gid + goal.groups, own_group)
+        return may_rewrite(goal.uid[0], goal.gid + goal.groups, own_group)
 
     def beyond_account(self):
         """{option: what it grants beyond what the user has by his account}."""
@@ -3692,8 +3767,8 @@ def jail_unsafe(case):
     if case.process.jail_refusal is not None:
         yield case.process.jail_refusal
     user = case.goal.uid[0]
-    # not the user, as for a configuration: whoever can write it decides what runs in it
-    allowed = harmless(user, case.goal.gid + case.goal.groups, None) - {('user', user)}
+    # Unlike a configuration it may not be the user's own: its writer decides what runs in it.
+    allowed = may_rewrite(user, case.goal.gid + case.goal.groups, None) - {('user', user)}
     for writer in case.process.jail_writers:
         if not writer.is_one_of(allowed):
             yield 'chroot: %s: only root may be able to write or replace it, not %s' % (
@@ -3702,15 +3777,15 @@ def jail_unsafe(case):
 
 
 def rewritable_by_strangers(case):
-    yield from strangers(case.judged, case.allowed_writers(), case.target.writers)
+    yield from strangers(case.writers_of, case.allowed_writers(), case.target.writers)
 
 
 def overrides_root(case):
-    yield from overridden_root(case.security, case.judged)
+    yield from overridden_root(case.security, case.writers_of)
 
 
 def gives_himself(case):
-    yield from gifts(case.security, case.judged, case.beyond_account())
+    yield from gifts(case.security, case.writers_of, case.beyond_account())
 
 
 CHECKS = (
@@ -3775,13 +3850,13 @@ def new_privileges_waived(case):
 def jail_closed_to_the_user(case):
     if case.process.jail is None:
         return
-    if not may_enter(case.security.chroot, case.goal):
+    if not may_enter(case.jail_path, case.goal):
         yield 'chroot', 'user %d cannot enter the directory that is to be its root' % (
             case.goal.uid[0])
 
 
 def rewritable_by_the_user(case):
-    yield from rewritable(case.security, case.judged, case.allowed_writers())
+    yield from rewritable(case.security, case.writers_of, case.allowed_writers())
 
 
 def root_keeps_everything(case):
@@ -3813,12 +3888,13 @@ def nobody_is_shared(case):
                        'others')
 
 
-def children_keep_theirs(case):
+def children_keep_their_rights(case):
     if not has_children():
         return
     names = names_of_children()
-    yield 'user', 'children already started keep what they have%s: start them after the drop' % (
-        names and ' (%s)' % names)
+    which = ' (%s)' % names if names else ''
+    yield 'user', ('children already started keep what they have%s: start them after the drop'
+                   % which)
 
 
 def modules_out_of_reach(case):
@@ -3855,7 +3931,7 @@ WARNINGS = (
     in_roots_group,
     amounts_to_root,
     nobody_is_shared,
-    children_keep_theirs,
+    children_keep_their_rights,
     modules_out_of_reach,
 )
 
@@ -3931,7 +4007,7 @@ class Linux(LinuxCalls):
 
     def rights(self, state, may_set_groups):
         rights = set()
-        for right, needed in RIGHTS.items():
+        for right, needed in CAPABILITY_FOR.items():
             if state.permitted & needed:
                 rights.add(right)
         if not may_set_groups:
@@ -3939,7 +4015,7 @@ class Linux(LinuxCalls):
         return frozenset(rights)
 
     def lacks(self, right, found):
-        needed = RIGHTS[right]
+        needed = CAPABILITY_FOR[right]
         if found.permitted & needed:
             return ('setgroups(2) is denied: /proc/self/setgroups says deny, as in a user '
                     'namespace that an ordinary user made')
@@ -4014,7 +4090,7 @@ class Linux(LinuxCalls):
     def before(self, case):
         """What needs the rights of now."""
         found, goal = case.found, case.goal
-        raised = rights_to_raise(case)
+        raised = capabilities_to_raise(case)
         effective = found.effective | raised
         if raised:
             yield self.capset_row(found.permitted, effective, found.inheritable)
@@ -4032,7 +4108,8 @@ class Linux(LinuxCalls):
         trimmed = found.bounding - goal.bounding
         if trimmed:                                 # while cap_setpcap is effective
             yield self.each_row('PR_CAPBSET_DROP', trimmed, PR_CAPBSET_DROP)
-        if goal.securebits & ~found.securebits:     # for uid 0: never with keepcaps before it
+        # Only for uid 0, and keepcaps is only set for others: it is not undone by this.
+        if goal.securebits & ~found.securebits:
             yield self.prctl_row('PR_SET_SECUREBITS, %#x' % goal.securebits,
                                  PR_SET_SECUREBITS, goal.securebits)
 
@@ -4092,10 +4169,10 @@ class Linux(LinuxCalls):
         return text, self.prctl_each, capabilities.numbers(), option
 
     def prctl_each(self, numbers, option):
-        option = [self.numbers[number] for number in option]
-        zeros = [self.numbers[0]] * (4 - len(option))
+        option = [self.c_ulongs[number] for number in option]
+        zeros = [self.c_ulongs[0]] * (4 - len(option))
         for number in numbers:
-            if self.raw_prctl(*option, self.numbers[number], *zeros) == -1:
+            if self.raw_prctl(*option, self.c_ulongs[number], *zeros) == -1:
                 raise self.libc.error('prctl')
 
     def forbid_dumps(self):
@@ -4117,7 +4194,7 @@ def loses_with_the_user(case):
     return 0 in real_effective_saved and 0 not in case.goal.uid
 
 
-def rights_to_raise(case):
+def capabilities_to_raise(case):
     """What the drop needs, is permitted, and is not effective."""
     found, goal = case.found, case.goal
     needed = NO_CAPABILITIES
@@ -4139,13 +4216,13 @@ def is_another(wanted, has, case):
     real_effective_saved = has[:3]
     if wanted not in real_effective_saved:
         return True
-    return wanted in case.platform.unmapped_owners()    # one that shows like it
+    return wanted in case.unmapped_owners           # one that shows like it
 
 
 def sets_capabilities(case):
     """Root that keeps everything has them, but for what was made effective on the way:
     here, or by the kernel when the effective user id becomes 0."""
-    if case.confined or rights_to_raise(case):
+    if case.confined or capabilities_to_raise(case):
         return True
     becomes_root = case.found.uid[1] != 0
     return becomes_root and case.goal.effective != case.goal.permitted
@@ -4213,12 +4290,12 @@ def several_threads(case):
         yield ('cannot tell whether this process has one thread: unshare(2) is blocked and '
                '/proc is not mounted')
         return
-    tasks = names_of_threads()
-    if len(tasks) == 1:
+    threads = names_of_threads()
+    if len(threads) == 1:
         yield ('another process shares the memory of this one (CLONE_VM) and would keep its '
                'rights: end it')
         return
-    names = printable(', '.join(tasks)) or 'no /proc to list them'
+    names = printable(', '.join(threads)) or 'no /proc to list them'
     yield ('more than one thread (%s): capabilities are per thread and the others would keep '
            'theirs; drop before starting threads (some libraries start them when imported, '
            'such as numpy: OPENBLAS_NUM_THREADS=1, and asyncio for a host name)' % names)
@@ -4292,7 +4369,7 @@ def ids_only_look_right(case):
     """
     if case.rights >= {'user', 'group', 'groups'} or case.found.threads != 1:
         return
-    shown_for_others = case.platform.unmapped_owners()
+    shown_for_others = case.unmapped_owners
     for right, wanted, has, call in (
             ('user', case.goal.uid[0], case.found.uid, posix.setresuid),
             ('group', case.goal.gid[0], case.found.gid, posix.setresgid)):
@@ -4316,13 +4393,13 @@ def can_stay(wanted, has, call):
 
 
 def io_uring_registered(case):
-    """The kernel answers for each of the 16 places: EBADFD, one not enabled yet."""
-    if not case.confined or posix.uname().machine.startswith(OTHER_NUMBERS):
+    """The kernel answers for each slot: 0 for a ring, EBADFD for one not enabled yet."""
+    if not case.confined or posix.uname().machine.startswith(OTHER_CALL_NUMBERS):
         return
     platform = case.platform
-    for place in range(16):
+    for slot in range(IO_RINGFD_REG_MAX):
         answer = platform.raw_syscall(
-            IO_URING_ENTER, place, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0)
+            IO_URING_ENTER, slot, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0)
         if answer == 0 or platform.get_errno() == errno.EBADFD:
             yield ('an io_uring is registered without a descriptor: its requests keep the '
                    'rights of now')
@@ -4330,6 +4407,8 @@ def io_uring_registered(case):
 
 
 def descriptor_of_an_io_uring(case):
+    if not case.confined:
+        return                                      # the rights of now are kept
     for number, _, path in case.process.descriptors:
         if path == IO_URING:
             yield ('descriptor %d is an io_uring, whose requests keep the rights of now: '
@@ -4338,8 +4417,7 @@ def descriptor_of_an_io_uring(case):
 
 
 def io_uring_mapped(case):
-    """exec(2) ends it."""
-    if not case.confined or case.exec:
+    if not case.confined or case.exec:              # execve(2) unmaps it
         return
     if any(descriptor_of_an_io_uring(case)):
         return                                      # that explains it
@@ -4351,6 +4429,8 @@ def io_uring_mapped(case):
 
 def descriptor_of_a_fanotify_group(case):
     """Each event opens a file, and nobody asks for the rights of who reads it."""
+    if not case.confined:
+        return
     for number, _, path in case.process.descriptors:
         if path == FANOTIFY and opens_files('/proc/self/fdinfo/%d' % number):
             yield ('descriptor %d is a fanotify group, whose events open files with the '
@@ -4453,7 +4533,7 @@ def calls_blocked(case):
         return
     try:
         trials = tuple(calls_without_effect(case))
-        results = platform.tried(case.found, rights_to_raise(case), trials)
+        results = platform.tried(case.found, capabilities_to_raise(case), trials)
     except OSError as error:                        # of raising what is needed for them
         yield blocked('capset', error)
         return
@@ -4470,7 +4550,8 @@ def blocked(name, error):
 def calls_without_effect(case):
     """(name, errors that it may end with, the call, its arguments)
 
-    An argument that is wrong is found after the right has been asked for.
+    What is already so, or an argument that cannot be.  Whether the right is there has been
+    asked before; this asks whether a filter answers in the place of the kernel.
     """
     platform, found, goal = case.platform, case.found, case.goal
     if found.uid[1] == found.uid[3] or keeps_filesystem_ids():
@@ -4547,9 +4628,9 @@ def bounding_set_stays(case):
 
 
 def descriptors_unseen(case):
-    error = case.process.unlisted
+    error = case.process.unseen
     if error is not None:
-        yield ('descriptors cannot be listed, so that neither an io_uring nor a fanotify group '
+        yield ('descriptors cannot be looked at, so that neither an io_uring nor a fanotify group '
                'would be seen: %s' % because(error))
 
 
@@ -4565,7 +4646,7 @@ def command_may_shed_the_set(case):
     """In a jail it is only found by its name, and may be another when it is run."""
     if case.command is None or not case.goal.ambient or case.security.chroot is None:
         return
-    yield from rights_of_command(case, case.security.chroot)
+    yield from rights_of_command(case, case.jail_path)
 
 
 Linux.warnings = (
@@ -4578,25 +4659,28 @@ Linux.warnings = (
 Linux.doubts = ids_not_mapped, lost_over_exec
 
 PLATFORMS = {'linux': Linux, 'sunos5': make_solaris}
-platforms = []                  # the one that is in use, from when it is needed
+platforms_in_use = []           # the one of this system, from when it is needed
 
 
 def this_platform():
     """Made once, when it is needed: it loads libraries."""
-    if not platforms:
+    if not platforms_in_use:
         if sys.platform not in PLATFORMS:
             raise RefusedError('capdrop drops on Linux and SunOS, not on ' + sys.platform)
-        platforms.append(refusing(PLATFORMS[sys.platform]))
-    return platforms[0]
+        platforms_in_use.append(refusing(PLATFORMS[sys.platform]))
+    return platforms_in_use[0]
 
 
 # ------------------------------------------------------------------------- the order
 
 def rows_of_drop(case):
-    """Whoever may set ids may not any more afterwards: so they come in the middle."""
+    """The order.  set_uid takes away the rights to groups, gid and root directory, so it
+    stands behind them.  Around them is what the platform needs: what its rights are needed
+    for, and what comes when they are gone.
+    """
     platform, goal = case.platform, case.goal
     yield from platform.before(case)
-    if 'groups' in case.rights:                     # though getgroups(2) say it is so already
+    if 'groups' in case.rights:                     # even if it seems so already: not mapped
         yield platform.set_groups(goal.groups)
     if case.security.chroot is not None:
         if case.changes_root:
@@ -4604,7 +4688,7 @@ def rows_of_drop(case):
             yield platform.change_root()
         yield 'chdir("/")', posix.chdir, '/'
         yield 'stat("/"), stat("."): device and inode %d %d' % goal.root, be_at_root, goal.root
-    yield platform.set_gid(goal.gid[0])             # set_uid takes that right away
+    yield platform.set_gid(goal.gid[0])
     yield platform.set_uid(goal.uid[0])
     yield from platform.after(case)
 
@@ -4840,13 +4924,13 @@ def launch_with(request, argv, env, quiet):
 class Request:
     """What drop or launch was called with.
 
-    expected    the Plan that it must still agree with, or None
+    agreed_plan    the Plan that it was called with, or None: what is done must be that
     """
 
     def __init__(self, verb, asked, exec, no_new_privs):
         must_be(asked, (Security, Plan), verb)
         self.exec = exec
-        self.expected = None
+        self.agreed_plan = None
         self.security = asked
         self.no_new_privs = no_new_privs is None or bool(no_new_privs)
         if isinstance(asked, Plan):
@@ -4857,7 +4941,7 @@ class Request:
             raise ValueError('%s needs a plan(..., exec=%s)' % (verb, self.exec))
         if no_new_privs is not None:
             raise ValueError('no_new_privs has been decided by the plan')
-        self.expected = plan
+        self.agreed_plan = plan
         self.security = plan.security
         self.no_new_privs = plan.no_new_privs
 
@@ -4865,9 +4949,9 @@ class Request:
         """All that was asked for, to be compared with."""
         return self.security.asked(), self.exec, self.no_new_privs
 
-    def look_up(self):
-        if self.expected is not None:
-            return self.expected.target
+    def find_target(self):
+        if self.agreed_plan is not None:
+            return self.agreed_plan.target
         try:
             return refusing(look_up, self.security, this_platform())
         except ConfigError as error:
@@ -4880,7 +4964,7 @@ def become(request, command, quiet):
     """drop, and the part of launch before execve(2).  quiet: warnings are not written."""
     if is_held_already(request):
         return last_drop[1]                         # in a jail no name could be looked up
-    target = request.look_up()
+    target = request.find_target()
     if request.security.chroot is not None and command is None:
         refusing(preload)                           # a command brings what it needs
     silence = Silence()
@@ -4943,8 +5027,8 @@ def unshare_and_look(platform, chroot):
 
 def refuse_or_warn(case, steps, attempts, request, quiet):
     """Refuse, or speak; the State to end in."""
-    if request.expected is not None and steps:      # with none, all is as asked already
-        compare(request.expected, case, steps, attempts)
+    if request.agreed_plan is not None and steps:      # with none, all is as asked already
+        compare(request.agreed_plan, case, steps, attempts)
     refusals = refusals_of(case)
     if refusals:
         raise refused(refusals, RESTART if last_drop else '')
@@ -4955,15 +5039,15 @@ def refuse_or_warn(case, steps, attempts, request, quiet):
     return State(case.goal.fields(), warnings)
 
 
-def compare(expected, case, steps, attempts):
+def compare(agreed_plan, case, steps, attempts):
     """Is this process still as the plan found it, and would the same be done?"""
-    changes = expected.found.differences(case.found)
+    changes = agreed_plan.found.differences(case.found)
     if changes:
         names = ', '.join(name for name, _, _ in changes)
         raise RefusedError(
             'this process is no longer as the plan found it: %s changed' % names)
     # zip stops at the end of the shorter: what is missing there shows as 'nothing'
-    planned = expected.steps + expected.attempts + ('nothing',)
+    planned = agreed_plan.steps + agreed_plan.attempts + ('nothing',)
     present = texts_of_steps(steps, case.platform) + texts_of(attempts) + ('nothing',)
     for before, now in zip(planned, present):
         if before != now:
@@ -5053,8 +5137,8 @@ def say(message):
 
 
 def takes_a_line():
-    if platforms:
-        return platforms[0].takes_a_line()
+    if platforms_in_use:
+        return platforms_in_use[0].takes_a_line()
     import select
     return select.select((), (2,), (), 0)[1]
 
@@ -5490,9 +5574,9 @@ def audit(security: 'Security', pid: int, no_new_privs: bool = True) -> Audit:
 def audit_process(security, target, pid, no_new_privs):
     platform = target.platform
     first, others = look(pid)
-    tasks = [('', first)] + others
+    threads = [('', first)] + others
     around = refusing(platform.around)
-    for _, fields in tasks:
+    for _, fields in threads:
         if any(fields.get(name) is None for name in around):
             raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
     nobody_is_meant = target.uid is None and target.default is None
@@ -5503,52 +5587,52 @@ def audit_process(security, target, pid, no_new_privs):
     unseen = [name for name in platform.fields if first[name] is None]
     for number in first.get('io_urings', ()):
         unseen.append('whether the io_uring of descriptor %d is from before' % number)
-    expected, unseen_surroundings = surroundings_to_expect(security, platform, first, around)
+    places, unseen_places = places_to_expect(security, platform, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
         held = State(platform.unlimited(first))
         asked = fields_asked(target, held, rights, exec, no_new_privs)
         if exec and asked.get('permitted') != asked.get('effective'):
             continue                                # no launch can leave that
-        wanted = wanted_fields(asked, expected, platform, exec, security.chroot is not None)
-        comparison = Comparison(wanted, expected, tasks, platform, security.chroot)
+        wanted = wanted_fields(asked, places, platform, exec, security.chroot is not None)
+        comparison = Comparison(wanted, places, threads, platform, security.chroot)
         candidates[kind] = list(comparison.differences())
 
     fewest = min(map(len, candidates.values()))
     like = [kind for kind, found in candidates.items() if len(found) == fewest]
     return Audit(candidates[like[0]], pid=pid, command=first.get('command') or '',
-                 threads=first.get('threads', len(tasks)), like=' or '.join(like),
-                 unseen=unseen + unseen_surroundings)
+                 threads=first.get('threads', len(threads)), like=' or '.join(like),
+                 unseen=unseen + unseen_places)
 
 
-def surroundings_to_expect(security, platform, first, around):
+def places_to_expect(security, platform, first, around):
     """({place: identity} that every thread is to have, those that cannot be told)
 
     A jail has a root directory of its own, and so has who is elsewhere: in another mount
     namespace (a container, from its host), in another zone.
     """
     unseen = []
-    expected = dict(around)
+    places = dict(around)
     elsewhere = platform.elsewhere(first, around)
     if elsewhere or security.chroot is not None:
         for name in around:
             if name != 'user_ns':
-                expected[name] = first[name]        # which all of its threads share
+                places[name] = first[name]        # which all of its threads share
     if security.chroot is not None:
         try:
             path = as_the_system_spells(security.chroot)
-            expected['root'] = device_and_inode(path)
+            places['root'] = device_and_inode(path)
         except OSError as error:
             raise RefusedError('chroot: %s' % because(error)) from None
     elif elsewhere:
         unseen.append('root (%s)' % elsewhere)
-    return expected, unseen
+    return places, unseen
 
 
-def wanted_fields(asked, expected, platform, exec, jailed):
+def wanted_fields(asked, places, platform, exec, jailed):
     """What to compare with: what was asked for, and where the process is to be."""
     wanted = dict(asked, fanotify=())               # none that opens files
-    wanted.update(expected)
+    wanted.update(places)
     wanted.pop('cwd_outside', None)
     if jailed:
         wanted['cwd_outside'] = 0                   # chroot(2): it leads out
@@ -5561,17 +5645,17 @@ def wanted_fields(asked, expected, platform, exec, jailed):
 class Comparison:
     """What a process should hold, and what its threads do."""
 
-    def __init__(self, wanted, places, tasks, platform, chroot):
+    def __init__(self, wanted, places, threads, platform, chroot):
         self.wanted = wanted
         self.places = places
-        self.tasks = tasks
+        self.threads = threads
         self.platform = platform
         self.chroot = chroot
 
     def differences(self):
         """Of another thread, those that the first one has not."""
-        _, first = self.tasks[0]
-        for thread, fields in self.tasks:
+        _, first = self.threads[0]
+        for thread, fields in self.threads:
             for name, has in fields.items():
                 if has is None or (thread and has == first.get(name)):
                     continue
@@ -5924,6 +6008,7 @@ class AssumedRoot:
 
     def __init__(self, platform):
         self.found = State(platform.assumed_root())
+        self.unmapped_owners = platform.unmapped_owners()
 
 
 def platforms_doubts(case):

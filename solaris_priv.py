@@ -313,7 +313,7 @@ FLAGS = {'aware': 0x2, 'aware_reset': 0x40, 'xpolicy': 0x80, 'pfexec': 0x100,
          'pfexec_auth': 0x200}
 SEPARATORS = b' ,\t\n\v\f\r'
 KEYWORDS = 'all', 'basic', 'none', 'zone'
-RIGHTS = {'user': 'proc_setid', 'group': 'proc_setid', 'groups': 'proc_setid',
+PRIVILEGE_FOR = {'user': 'proc_setid', 'group': 'proc_setid', 'groups': 'proc_setid',
           'chroot': 'proc_chroot'}
 ROOT_EQUIVALENT = frozenset((
     'dtrace_kernel', 'file_chown', 'file_dac_execute', 'file_dac_read', 'file_dac_search',
@@ -606,14 +606,14 @@ class Solaris:
     def rights(self, state, may_set_groups):
         """What is permitted `before` makes effective."""
         return frozenset(
-            right for right, name in RIGHTS.items() if name in state.permitted)
+            right for right, name in PRIVILEGE_FOR.items() if name in state.permitted)
 
     def lacks(self, right, found):
         """Why something cannot be changed."""
         remedy = 'start it as root'
         if 0 in found.uid:
             remedy = 'add it to the privileges of its method_credential: smf_method(5)'
-        return "%s is not in this process's permitted set: %s" % (RIGHTS[right], remedy)
+        return "%s is not in this process's permitted set: %s" % (PRIVILEGE_FOR[right], remedy)
 
     def goal(self, sets, held, rights, exec, no_new_privs):
         """The fields that a process which is as `held` is to end in."""
@@ -785,7 +785,7 @@ def rights_asleep(case):
     if case.confined:
         return
     passive = case.found.permitted - case.found.effective
-    asleep = sorted(passive.named & set(RIGHTS.values()))
+    asleep = sorted(passive.named & set(PRIVILEGE_FOR.values()))
     if asleep:
         yield '%s permitted but not effective: start with effective user id 0' % are(asleep)
 

@@ -27,9 +27,9 @@ TUPLES = 'CHECKS', 'WARNINGS', 'DOUBTS', 'WARNINGS_OF_CHECK', 'checks', 'warning
 # Functions whose conditions decide as those of the checks do, and are no checks.
 RESTS_ON = """
     loses_with_the_user keeps_over_ids inheritable_early ambient_to_raise missing_of is_mapped maps_all
-    rights lacks securebits goal keeps_everything fields_asked account_for changes_root forbids_dumps already_held judge
-    allowed_writers beyond_account powerful harmless is_his strangers overridden_root gifts rewritable
-    waypoint_of judged_writers writers_of_jail has_own_group list_descriptors descriptor opens_files close_verified
+    rights lacks securebits goal keeps_everything fields_asked account_for changes_root forbids_dumps already_held find_writers
+    allowed_writers beyond_account powerful may_rewrite is_rewritable strangers overridden_root gifts rewritable
+    waypoint_of writers_on writers_of_jail has_own_group list_descriptors path_of_descriptor type_of_descriptor opens_files close_verified
     verify must_fail compare settle become carry_out set_mask handlers_are_blocked wait_for_one_thread unshare threads
     may_set_groups capability_sets bits filesystem_id read wanted_fields as_wanted mark places_to_expect
 """.split()

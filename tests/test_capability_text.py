@@ -8,7 +8,7 @@ import pytest
 import capdrop
 from conftest import need
 
-EVERY = 2 ** len(capdrop.NAMES) - 1
+EVERY = 2 ** len(capdrop.CAPABILITY_NAMES) - 1
 PROPOSAL = re.compile('(write|did you mean) "([^"]*)"')
 
 
@@ -145,12 +145,12 @@ def libcap():
 
 
 NUMBERS = '0 1 5 7 9 12 40 41 62 63 64 077 0100 08 00 0x 0x0 0x3f 0X3F 0x40 0xg 000012 1e 4294967297'.split()
-PIECES = (['all', 'ALL', 'cap_', 'cap_63', 'kill', 'none'] + list(capdrop.NAMES) + NUMBERS
+PIECES = (['all', 'ALL', 'cap_', 'cap_63', 'kill', 'none'] + list(capdrop.CAPABILITY_NAMES) + NUMBERS
           + ['e', 'i', 'p', 'ep', 'eip', 'E', 'x', '_'] + list('=+-=+-,,:~!\'%') + [' ', '\t', '\n', '\v', '\f', '\r', '\x1c', '\xa0'])
 
 
 def a_name(rng):
-    name = rng.choice(capdrop.NAMES + ('all',) + tuple(NUMBERS[:11]))
+    name = rng.choice(capdrop.CAPABILITY_NAMES + ('all',) + tuple(NUMBERS[:11]))
     return rng.choice([name, name, name, name.upper(), name.title()])
 
 
@@ -203,8 +203,8 @@ def test_the_facts_are_libcap_s(libcap, text):
 
 def test_the_names_are_libcap_s(libcap):
     for name, number in libcap.number_of.items():
-        if number < len(capdrop.NAMES):
-            assert capdrop.NAMES[number] == name
+        if number < len(capdrop.CAPABILITY_NAMES):
+            assert capdrop.CAPABILITY_NAMES[number] == name
 
 
 # ---------------------------------------------------------------- what is said of other texts
@@ -350,7 +350,7 @@ def letters(word):
     return re.sub('^cap', '', word.lower().replace('_', ''))
 
 
-LETTERS = {name: letters(name) for name in capdrop.NAMES}
+LETTERS = {name: letters(name) for name in capdrop.CAPABILITY_NAMES}
 
 
 def nearly_written(text, most):
@@ -361,7 +361,7 @@ def nearly_written(text, most):
             found |= EVERY
         if read(word + '=p'):
             found |= read(word + '=p')['p']
-        for name in capdrop.NAMES:
+        for name in capdrop.CAPABILITY_NAMES:
             if abs(len(letters(word)) - len(LETTERS[name])) <= most and slips(letters(word), LETTERS[name]) <= most:
                 found |= bit(name)
     return found
@@ -371,7 +371,7 @@ def nearly_right(rng):
     """A text such as somebody types who knows another notation, or types fast."""
     text = ''
     for _ in range(rng.randint(1, 2)):
-        name = rng.choice(capdrop.NAMES)
+        name = rng.choice(capdrop.CAPABILITY_NAMES)
         name = rng.choice([name, name, name, name.upper(), name[4:], name[4:].upper(), name.replace('_', ''), name, name, 'all', '12', '0x1f', 'none'])
         if rng.random() < 0.3:
             at = rng.randrange(len(name))

@@ -345,7 +345,7 @@ BITS = {'SECBIT_NOROOT': 1, 'SECBIT_NOROOT_LOCKED': 2, 'SUID_DUMP_DISABLE': 0}
 def every():
     with open('/proc/sys/kernel/cap_last_cap') as file:
         count = int(file.read()) + 1
-    return list(capdrop.NAMES[:count]) + [str(number) for number in range(len(capdrop.NAMES), count)]
+    return list(capdrop.CAPABILITY_NAMES[:count]) + [str(number) for number in range(len(capdrop.CAPABILITY_NAMES), count)]
 
 
 def names(text):

@@ -714,6 +714,16 @@ def test_the_local_changes_file_may_include(tmp_path):
     assert options(load(main)) == {'user': 'b', 'group': 'a'}
 
 
+def test_a_local_changes_file_names_no_other(tmp_path):
+    main = write(tmp_path, 'main', 'Local_Changes_File = local Security { user = a }')
+    local = write(tmp_path, 'local', 'Security { group = b }\nLocal_Changes_File = other\n')
+    write(tmp_path, 'other', 'Security { user = c }')
+    security = load(main)
+    assert options(security) == {'user': 'a', 'group': 'b'}
+    assert security.notes == (((local, 2, 1), 'Local_Changes_File in the Local_Changes_File: ignored'),)
+    assert [file for file, _, _ in security.origin.local] == [main]
+
+
 def test_a_local_changes_file_named_in_an_included_file_is_beside_that_one(tmp_path):
     main = write(tmp_path, 'main', 'include "sub/part" Security { user = a }')
     write(tmp_path, 'sub', 'part', 'Local_Changes_File = local')
@@ -1130,10 +1140,14 @@ class Platform:
         return self.unmapped
 
 
+def writers_of_files(security, platform):
+    return capdrop.writers_of_files(security, platform, platform.unmapped_owners())
+
+
 def all_writers(security, platform=Platform()):
     """{file: [(path, kind, id), ...]}, without the group of root."""
     return {file: [(one.path, one.kind, one.id) for one in found if one.identity != ('group', 0)]
-            for file, found in capdrop.judged(security, platform).items()}
+            for file, found in writers_of_files(security, platform).items()}
 
 
 def writers(path):
@@ -1275,8 +1289,8 @@ def test_a_file_that_appears_where_a_search_passed_over_is_an_error(public, monk
 
 def group_zero(security, uid, gids, own_group=None):
     """Who is refused, where the process will be in these groups."""
-    judged = capdrop.judged(security, Platform())
-    return list(capdrop.strangers(judged, capdrop.harmless(uid, gids, own_group), {}))
+    judged = writers_of_files(security, Platform())
+    return list(capdrop.strangers(judged, capdrop.may_rewrite(uid, gids, own_group), {}))
 
 
 def test_group_0_is_roots_own_only_where_the_process_will_not_be_in_it(public):
@@ -1290,7 +1304,7 @@ def test_group_0_is_roots_own_only_where_the_process_will_not_be_in_it(public):
         assert ('group', 0) in security.origin.writer_ids()
         assert group_zero(security, 1001, {1001}) == []
         assert group_zero(security, 0, {0}) == []
-        assert list(capdrop.rewritable(security, capdrop.judged(security, Platform()), capdrop.harmless(1001, {1001}, None))) == []
+        assert list(capdrop.rewritable(security, writers_of_files(security, Platform()), capdrop.may_rewrite(1001, {1001}, None))) == []
         for own_group in None, 0:
             text, = group_zero(security, 1001, {1001, 0}, own_group)
             assert text.startswith('%s can be rewritten by group 0, through %s: only root' % (path, target))
@@ -1302,11 +1316,11 @@ def test_a_refusal_names_who_it_is_and_says_what_to_do(public):
     need_root()
     path = write(public, 'f', STANZA)
     os.chown(path, 1000, 0)
-    judged = capdrop.judged(load(path), Platform())
-    text, = capdrop.strangers(judged, capdrop.harmless(12, {12}, None), {('user', 1000): 'me'})
+    judged = writers_of_files(load(path), Platform())
+    text, = capdrop.strangers(judged, capdrop.may_rewrite(12, {12}, None), {('user', 1000): 'me'})
     assert '%s can be rewritten by user 1000 (me), through %s: ' % (path, path) in text
     assert 'install -m 644 -o root' in text and 'options instead of a file' in text
-    assert list(capdrop.strangers(judged, capdrop.harmless(1000, {12}, None), {})) == []
+    assert list(capdrop.strangers(judged, capdrop.may_rewrite(1000, {12}, None), {})) == []
 
 
 def test_an_owner_whom_the_namespace_does_not_map_is_someone_unknown(public):
@@ -1318,9 +1332,9 @@ def test_an_owner_whom_the_namespace_does_not_map_is_someone_unknown(public):
     assert all_writers(security)[path] == [(path, 'user', 65534), (path, 'group', 65534)]
     platform.unmapped = frozenset({65534})
     assert [one[1][:17] for one in all_writers(security, platform)[path]] == ['someone unknown ('] * 2
-    allowed = capdrop.harmless(65534, {65534}, 65534)
-    assert list(capdrop.strangers(capdrop.judged(security, Platform()), allowed, {})) == []
-    assert len(list(capdrop.strangers(capdrop.judged(security, platform), allowed, {}))) == 1
+    allowed = capdrop.may_rewrite(65534, {65534}, 65534)
+    assert list(capdrop.strangers(writers_of_files(security, Platform()), allowed, {})) == []
+    assert len(list(capdrop.strangers(writers_of_files(security, platform), allowed, {}))) == 1
 
 
 def test_access_control_lists_are_asked_for_everywhere_on_the_way_when_it_is_judged(public):
@@ -1347,7 +1361,7 @@ def test_who_could_write_or_replace_a_jail(public):
     platform = Platform()
 
     def found(path=jail):
-        return [(one.path, one.kind, one.id) for one in capdrop.writers_of_jail(path, platform)]
+        return [(one.path, one.kind, one.id) for one in capdrop.writers_of_jail(path, platform, platform.unmapped_owners())]
     assert found() == found(jail + '/') == []
     os.chmod(jail, 0o1777)
     assert found() == [(jail, 'everyone', None)]

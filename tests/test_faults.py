@@ -326,6 +326,8 @@ def workers(function, items):
             try:
                 # in a child of its own it would ask for random numbers, for ever where a call gives none
                 capdrop.preload()
+                # where descriptors cannot be listed: a million traced calls would take minutes
+                capdrop.MOST_DESCRIPTORS = 1 << 12
                 with os.fdopen(tell, 'wb') as pipe:
                     pickle.dump([function(*item) for item in items[number::count]], pipe)
                 status = 0

@@ -334,7 +334,7 @@ def named(sets):
 
 @pytest.mark.parametrize('sign', '~!-^')
 def test_nothing_is_guessed_where_something_is_taken_away(sign):
-    for name in capdrop.NAMES:
+    for name in capdrop.CAPABILITY_NAMES:
         for text in sign + name, 'all,' + sign + name, '%s+ep %s%s' % (name, sign, name[4:]), sign + name.upper() + '=ep':
             assert not [one for one in proposals(text) if name in one.lower()] or sign == '^', text
 
@@ -343,7 +343,7 @@ def test_a_guess_names_nothing_that_amounts_to_root_unless_that_was_written():
     """Every capability with one letter left out, doubled or changed, and its parts."""
     powerful = set(capdrop.CapSet(capdrop.ROOT_EQUIVALENT))
     guesses = 0
-    for name in capdrop.NAMES:
+    for name in capdrop.CAPABILITY_NAMES:
         bare = name[4:]
         slips = {bare[:at] + letter + bare[at + cut:] for at in range(len(bare)) for letter in ('', 'x', bare[at] * 2)
                  for cut in (0, 1)} | set(bare.split('_'))

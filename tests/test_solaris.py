@@ -217,7 +217,7 @@ def play(m):
     """Let capdrop use the stand-in."""
     capdrop.PLATFORMS['sunos5'] = lambda: platform_of(m)
     capdrop.PLATFORMS['linux'] = never
-    del capdrop.platforms[:]
+    del capdrop.platforms_in_use[:]
 
 
 real_sysconf = os.sysconf

@@ -431,7 +431,7 @@ def without_libcap():
             raise OSError('%s: cannot open shared object file' % name)
         return real(name, *args, **options)
     ctypes.CDLL = load
-    capdrop.platforms.clear()
+    capdrop.platforms_in_use.clear()
 
 
 def test_without_libcap_a_drop_and_a_command_end_as_they_should():
@@ -505,7 +505,7 @@ def test_without_ambient_capabilities_only_a_command_that_is_to_keep_some_is_ref
     need_root()
 
     def lacks_ambient():
-        capdrop.platforms.clear()       # what an earlier test in this process found
+        capdrop.platforms_in_use.clear()       # what an earlier test in this process found
         lacking((47,))()
 
     def before_4_3():
