@@ -55,11 +55,23 @@ State.  Names that are not in __all__ are its own and may change.
 # CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR
 # THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
+# Believed are the kernel, the C library, libcap and Python, and whoever starts this process,
+# with its arguments, environment and descriptors.  Not believed are the files that a Security
+# is read from (see `trust`), what the name service answers (ids are checked), and a call that
+# says that it has done its work (all is read back).
+#
+# Given up are ids, groups, capabilities or privileges, the right to gain new ones by
+# execve(2), and what lies outside of chroot.  Not given up are open descriptors with what
+# they were opened for (what is known to lead back to root is refused), keyrings, the
+# controlling terminal, memory, environment, limits, the control group, and children that run
+# already.  docs/safety.md says more of each.
+#
 # The chapters, in order, by their headings:
 #
 #   errors, messages
 #   text: Security                          six values, and where each came from
-#   files -> Security                       grammar, tokens, includes; what is not ours
+#   files -> Security                       grammar, tokens, includes
+#   passing over what is not ours           many lines at a time; changes no result
 #   trust                                   who could rewrite what was read
 #   State                                   what a process holds
 #   capability text -> sets                 the language of cap_from_text(3)
@@ -261,7 +273,7 @@ def nearest(word, words, likeness=0.6):
 # This chapter touches nothing: no file, no name service, no process.
 
 BLANKS = ' \t\r\n\v\f'          # of a configuration, and of cap_from_text(3): those of isspace(3)
-LONGEST = 4096                  # characters in a value: PATH_MAX, and all capabilities are 700
+LONGEST = 4096                  # characters in a value: PATH_MAX; and int() takes 4300 digits
 
 
 # A place is (file, line, column); (name, None, None) for what an option of the command line
@@ -1145,7 +1157,7 @@ class Reader:
 
         last: it is Local_Changes_File.
         """
-        name = path or '-'
+        name = '-' if path is None else path
         try:
             data, status = file_contents(path, self.budget)
         except OSError as error:
@@ -1160,7 +1172,7 @@ class Reader:
         public = status.st_mode & stat.S_IROTH or not stat.S_ISREG(status.st_mode)
         if not public:
             self.private.add(name)
-        directory = os.path.dirname(os.path.abspath(path)) if path else ''
+        directory = '' if path is None else os.path.dirname(os.path.abspath(path))
         self.reading[key] = name
         self.items(Source(name, data, directory, public))
         del self.reading[key]
@@ -1299,6 +1311,8 @@ def load(path: 'Union[str, bytes, os.PathLike[str]]') -> 'Security':
     path = os.fsdecode(path)
     if '\0' in path:
         raise ConfigError('the name of the configuration file has a NUL in it')
+    if not path:
+        raise ConfigError('the name of the configuration file is empty')
     if path == '-':
         path = './-'                                    # - alone is standard input
     return read_configuration(path)
@@ -1311,30 +1325,33 @@ def read_configuration(path):
         reader.file(path)
     except Unreadable as problem:
         raise ConfigError(str(problem)) from None
-    return reader.finish(path or '-')
+    return reader.finish('-' if path is None else path)
 
 
 def loads(text: str, name: str = '<string>') -> 'Security':
     """Read a configuration that is in memory, and all that it includes.
 
     name stands for a file's in messages and places.  Relative includes are looked for on
-    the search path only.  Raises ConfigError.
+    the search path only.  Who could rewrite the text is the caller's to judge.  Raises
+    ConfigError.
     """
     reader = Reader()
     reader.items(Source(name, text.encode('utf-8', 'surrogatepass')))
     return reader.finish(name)
 
 
-# Passing over what is not ours, many lines at a time.
+# ----------------------------------------------------- passing over what is not ours
 #
-# Most of a configuration is other people's stanzas, and most of their lines are alike.
+# Many lines at a time.  Most of a configuration is other people's stanzas, and most of their
+# lines are alike.
 # The *shape* of a line is what is left of it when all is erased but what can open or
 # close something, and names of ours:
 #
 #     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
 #
-# tests/bench.py says what that saves: without it 10 MB take seconds.  It changes no result:
-# without the two calls of skip_lines() the tokens read everything, and the same comes out.
+# It changes no result: where skip_lines() does nothing the tokens read everything, and the
+# same comes out.  tests/test_config.py reads texts both ways; tests/bench.py says what it
+# saves.
 #
 # What a line does to the nesting depends on its shape and on what is open before it, and
 # on nothing else.  A file has a few dozen shapes.  So open_after() works out each of them
@@ -1821,7 +1838,8 @@ def with_those_above(path):
     return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
 
 
-# The policy.  writers_of: what writers_of_files found.  Group 0 is root's own where the
+# The policy, in three sentences: those at the head of strangers(), overridden_root() and
+# gifts().  writers_of: what writers_of_files found.  Group 0 is root's own where the
 # process will not be in it.
 
 ROOTS_GROUP = ('group', 0)
@@ -1855,8 +1873,8 @@ def said_in_files(security):
 
 
 def strangers(writers_of, allowed, names):
-    """1. Nobody but root and the user himself may be able to rewrite a file that decides;
-    also one that says nothing, or says it no longer.
+    """1. Nobody but root and the user that is named may be able to rewrite a file that
+    decides; nor one that says nothing, or says it no longer.
 
     names: {(kind, id): name}, as far as they are known.
     """
@@ -1873,7 +1891,7 @@ def strangers(writers_of, allowed, names):
 
 
 def overridden_root(security, writers_of):
-    """2. What root says in a file of root's the user may not override in one of his own."""
+    """2. What root says in a file of root's, the user's own file may not override."""
     for option, (*earlier, last) in said_in_files(security):
         roots = [place for place in earlier if not is_rewritable(writers_of, place)]
         if roots and is_rewritable(writers_of, last):
@@ -1882,10 +1900,11 @@ def overridden_root(security, writers_of):
 
 
 def gifts(security, writers_of, beyond):
-    """3. A file of his own may give nothing that the user does not have by his account.
+    """3. The user's own file may give no group that the account of the user does not have,
+    and no right that amounts to root.  Others, such as cap_net_bind_service, it may give.
 
-    beyond: {option: what it gives beyond that}.  Who can rewrite the file that names the
-    user can give himself what was meant for another.
+    beyond: {option: what it gives beyond that}.  Whoever can rewrite the file that names the
+    user can take what was meant for another.
     """
     for option, places in said_in_files(security):
         chosen = option if is_rewritable(writers_of, places[-1]) else 'user'
@@ -4393,14 +4412,15 @@ def can_stay(wanted, has, call):
 
 
 def io_uring_registered(case):
-    """The kernel answers for each slot: 0 for a ring, EBADFD for one not enabled yet."""
+    """The kernel answers for each slot; what it answers for an empty one is EBADF."""
     if not case.confined or posix.uname().machine.startswith(OTHER_CALL_NUMBERS):
         return
     platform = case.platform
     for slot in range(IO_RINGFD_REG_MAX):
         answer = platform.raw_syscall(
             IO_URING_ENTER, slot, 0, 0, IORING_ENTER_REGISTERED_RING, 0, 0)
-        if answer == 0 or platform.get_errno() == errno.EBADFD:
+        # errors of a ring: not enabled yet; its polling thread has ended
+        if answer == 0 or platform.get_errno() in (errno.EBADFD, errno.EOWNERDEAD):
             yield ('an io_uring is registered without a descriptor: its requests keep the '
                    'rights of now')
             return
@@ -4867,16 +4887,25 @@ def must_be(asked, kinds, verb):
 
 # ------------------------------------------------------------------------------ drop
 #
-# names and libraries loaded -> signals blocked, and seen to be; collector off -> one
-# thread? then unshare -> look, check, speak -> steps -> read back -> attempts -> read back
-# -> close -> mask and collector restored
+#    1  names are looked up, modules and libraries loaded
+#    2  signals are blocked, and seen to be; the collector is off
+#    3  descriptors and directories are unshared, if there is one thread
+#    4  the process is looked at
+#    5  what stands against it is refused; warnings are written
+#    6  the steps
+#    7  every field is read back
+#    8  the attempts to regain what was given up, which must fail
+#    9  every field is read back again
+#   10  descriptors are closed
+#   11  mask and collector are restored
 #
-# What raises before the first step has changed nothing (but that nobody shares descriptors
-# and directories any more), and restores mask and collector.
-# Any call that fails after it ends the process with 125.  From the first step on nothing
-# is imported, opened or looked up, and nothing of the caller's runs.
+# What raises before 6 has changed nothing (but that nobody shares descriptors and
+# directories any more), and restores mask and collector.  From 6 on any call that fails ends
+# the process with 125; nothing is imported or asked of the name service, nothing of the
+# caller's runs, and all that is looked up is / and . (and, where a filter blocks setfsuid(2),
+# this process in the /proc that was opened before).
 
-last_drop = []                  # what it was asked for, and the State it left
+last_drop = []                  # empty, or (Request.key(), the State that it left)
 
 RESTART = '; restart the process to change its Security stanza'
 
@@ -4917,7 +4946,7 @@ def launch_with(request, argv, env, quiet):
         dropped = True
         command.run(state, request.security.chroot)
     finally:
-        if dropped:                                 # no memory was left, not even to run it
+        if dropped:                                 # run() could not even end it: no memory
             posix._exit(126)
 
 
@@ -4961,7 +4990,10 @@ class Request:
 
 
 def become(request, command, quiet):
-    """drop, and the part of launch before execve(2).  quiet: warnings are not written."""
+    """drop, and the part of launch before execve(2).
+
+    quiet: warnings are only put into the State that is returned, not written.
+    """
     if is_held_already(request):
         return last_drop[1]                         # in a jail no name could be looked up
     target = request.find_target()
@@ -4975,10 +5007,10 @@ def become(request, command, quiet):
 
 
 def is_held_already(request):
-    """Was just this the last drop, and is it still so?"""
+    """Was the last drop asked for the same, and does this process hold what it left?"""
     if not last_drop or last_drop[0] != request.key():
         return False
-    fields = refusing(read_now, this_platform())
+    fields = refusing(fields_of_this_process, this_platform())
     if fields.get('threads') == 0:                  # a jail without /proc, unshare(2) blocked
         fields['threads'] = None                    # it cannot be told
     return State(fields) == last_drop[1]
@@ -4996,20 +5028,19 @@ def drop_in_silence(silence, request, target, command, quiet):
         if command is not None:
             command.set_user(case)
             refusing(reset_signals)
-        result = request.key(), state
+        record = request.key(), state
         if steps:
-            carry_out(case, steps, attempts, result)
+            carry_out(case, steps, attempts, record)
             silence.has_dropped = True
         else:
-            last_drop[:] = result
+            last_drop[:] = record
     finally:
         if not silence.has_dropped:                 # carry_out has closed it already
             refusing(process.close)
     return state
 
 
-def read_now(platform):
-    """The fields of this process."""
+def fields_of_this_process(platform):
     tasks = platform.open_tasks()
     try:
         return platform.read(tasks)
@@ -5026,7 +5057,8 @@ def unshare_and_look(platform, chroot):
 
 
 def refuse_or_warn(case, steps, attempts, request, quiet):
-    """Refuse, or speak; the State to end in."""
+    """RefusedError if anything stands against it; else the State to end in, with warnings,
+    which are written unless `quiet`."""
     if request.agreed_plan is not None and steps:      # with none, all is as asked already
         compare(request.agreed_plan, case, steps, attempts)
     refusals = refusals_of(case)
@@ -5054,7 +5086,7 @@ def compare(agreed_plan, case, steps, attempts):
             raise RefusedError('not as planned any more: %s, not %s' % (now, before))
 
 
-def carry_out(case, steps, attempts, result):
+def carry_out(case, steps, attempts, record):
     """From here on only system calls, and whatever goes wrong ends the process."""
     doing = None
     finished = False
@@ -5071,7 +5103,7 @@ def carry_out(case, steps, attempts, result):
         verify(case)
         doing = 'closing'
         case.process.close()
-        last_drop[:] = result
+        last_drop[:] = record
         finished = True
     except BaseException as error:
         end_process('half-dropped and so ended: %s: %s' % (doing, reason(doing, error)))
@@ -5086,7 +5118,7 @@ def must_fail(attempt):
     except OSError as error:
         if error.errno in attempt.errors:
             return
-        raise                                       # prevented, not refused: proves nothing
+        raise                                       # something else was in the way: no proof
     raise untrue('succeeded, though it must fail now')
 
 
@@ -5102,7 +5134,7 @@ def verify(case):
 
 
 def reason(doing, error):
-    """A step names its call itself."""
+    """Why it failed, for the last line.  The text of a step names its call already."""
     if not isinstance(error, OSError):
         return error
     if isinstance(doing, Step):
@@ -5126,9 +5158,12 @@ def ignore_broken_pipes():
         pass
 
 
+LONGEST_LINE = 2999             # bytes; a pipe that takes any takes PIPE_BUF, 4096: pipe(7)
+
+
 def say(message):
     """One line on descriptor 2, if that takes it without blocking."""
-    line = ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:2999] + b'\n'
+    line = ('capdrop: %s' % message).encode('utf-8', 'backslashreplace')[:LONGEST_LINE] + b'\n'
     try:
         if takes_a_line():
             posix.write(2, line)
@@ -5236,7 +5271,7 @@ def reset_signals():
     ignored = {signal.SIGPIPE, signal.SIGXFSZ}
     try:
         for number in sorted(ignored):
-            signal.signal(number, signal.SIG_IGN)   # forgets one that is due
+            signal.signal(number, signal.SIG_IGN)   # discards one that is pending
         for number in sorted(ignored | caught_signals()):
             signal.signal(number, signal.SIG_DFL)
     except ValueError as error:                     # a subinterpreter
@@ -5248,8 +5283,8 @@ NEEDED_IN_A_JAIL = (
     '_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode '
     'encodings.utf_8 encodings.utf_8_sig encodings.utf_16 encodings.cp437 linecache locale '
     'signal socket stringprep threading tokenize traceback unicodedata warnings').split()
-# What these load only when it is used.
-LAZY_HALVES = {
+# What these packages import only when a part of them is used.
+LOADED_WHEN_USED = {
     'asyncio': ('concurrent.futures.thread',),
     'concurrent.futures': ('concurrent.futures.process', 'concurrent.futures.thread'),
     'email': ('email.generator', 'email.parser', 'email.policy'),
@@ -5263,7 +5298,7 @@ CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punyc
 
 def preload():
     load_modules(NEEDED_IN_A_JAIL)
-    for loaded, halves in LAZY_HALVES.items():      # one may bring another, further down
+    for loaded, halves in LOADED_WHEN_USED.items():      # one may bring another, further down
         if loaded in sys.modules:
             load_modules(halves)
     for name in CODECS_USED:
@@ -5334,10 +5369,8 @@ class Command:
         return [directory + b'/' + name for directory in search if directory.startswith(b'/')]
 
     def resolved(self, root):
-        """The program that will be run (of a script: its interpreter), or None.
-
-        root: the jail, or ''.
-        """
+        """The program that will be run (of a script: its interpreter), or None; for checks,
+        since execve(2) looks for itself.  root: the jail, or ''."""
         for path in self.paths:
             path = within(root, os.fsdecode(path))
             if is_executable(path):
@@ -5361,7 +5394,7 @@ class Command:
                          b'USER': name, b'LOGNAME': name})
 
     def run(self, state, jail):
-        """Become it, or write one line and end with 126 or 127."""
+        """Execute the command, or write one line and end with 126 or 127."""
         why = errno.ENOENT
         try:
             why = self.execute()
@@ -5459,7 +5492,7 @@ def look(pid):
     """(the fields of a process, [(thread, its fields)] of its other threads)"""
     platform = this_platform()
     if pid is None:
-        return refusing(read_now, platform), []
+        return refusing(fields_of_this_process, platform), []
     try:
         (_, first), *others = refusing_to_look(platform, pid)
     except (LookupError, ValueError):
@@ -5601,7 +5634,7 @@ def audit_process(security, target, pid, no_new_privs):
     fewest = min(map(len, candidates.values()))
     like = [kind for kind, found in candidates.items() if len(found) == fewest]
     return Audit(candidates[like[0]], pid=pid, command=first.get('command') or '',
-                 threads=first.get('threads', len(threads)), like=' or '.join(like),
+                 threads=first.get('threads') or len(threads), like=' or '.join(like),
                  unseen=unseen + unseen_places)
 
 
@@ -5643,7 +5676,12 @@ def wanted_fields(asked, places, platform, exec, jailed):
 
 
 class Comparison:
-    """What a process should hold, and what its threads do."""
+    """What a process should hold, and what its threads do.
+
+    wanted     {field: value}; what is None, or not in it, is not compared
+    places     the names of those fields that tell a place: see places_to_expect
+    threads    [(name, {field: value})], the first thread's name being ''; None is not seen
+    """
 
     def __init__(self, wanted, places, threads, platform, chroot):
         self.wanted = wanted
@@ -5653,7 +5691,7 @@ class Comparison:
         self.chroot = chroot
 
     def differences(self):
-        """Of another thread, those that the first one has not."""
+        """Each Difference; of the other threads only what differs from the first one."""
         _, first = self.threads[0]
         for thread, fields in self.threads:
             for name, has in fields.items():
@@ -5674,7 +5712,8 @@ class Comparison:
 
     def mark(self, name, has):
         want = self.wanted[name]
-        if type(want) is int:                       # a flag that is not as wanted allows more
+        # a flag that is not as wanted allows more (a CapSet is an int, too)
+        if type(want) is int:
             return 'more'
         if name in self.places:                     # it is that one or another
             return 'more and less'
@@ -5746,7 +5785,7 @@ def unusual_rights(first, uid, gid, platform):
 OVERRIDES = {'--' + option.replace('_', '-'): option for option in OPTIONS}
 WITH_VALUE = tuple(OVERRIDES) + ('--cgroup',)
 SWITCHES = ('--json', '--exec', '--init-groups', '--allow-new-privs', '--at-most', '-q', '-h',
-         '--help', '--version')
+            '--help', '--version')
 
 
 class Usage(Exception):
@@ -6144,8 +6183,8 @@ def audit_verb(arguments):
             messages += messages_of_audit(found)
     if not audits:
         raise RefusedError('no process of the control group could be audited')
-    one = len(pids) == 1 and not of_cgroup
-    return Answer(status, audits[0] if one else audits, lines, messages)
+    is_one = len(pids) == 1 and not of_cgroup       # its object; otherwise a list of them
+    return Answer(status, audits[0] if is_one else audits, lines, messages)
 
 
 def pids_to_audit(arguments):
