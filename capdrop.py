@@ -226,7 +226,7 @@ def as_the_system_spells(text):
 
 
 def because(error):
-    """What failed, and why, of an OSError."""
+    """What failed and why, from an OSError, as one text."""
     reason = error.strerror or str(error)
     if error.filename is None:
         return reason
@@ -720,7 +720,7 @@ class Source:
         return on_this_line and self.data.startswith((b' /', b'\t/'), at - 1)
 
     def pattern_end(self, at, word_end):
-        """Of a /regex/: its first / before a blank or {.  Without one it is a word."""
+        """The end of a /regex/: its first / before a blank or {.  Without one it is a word."""
         run = self.data[at:self.past(NOT_BLANK, at)] + b' '
         slash = run.replace(b'{', b' ').find(b'/ ', 1)
         return at + slash + len(b'/') if slash > 0 else word_end
@@ -855,7 +855,7 @@ class Source:
                 yield os.path.join(directory, name)
 
     def search_path(self, at):
-        """Of the environment, which belongs to whoever starts this process."""
+        """EC_CONF_SEARCH_PATH, which whoever starts this process decides; else the default."""
         path = os.environ.get('EC_CONF_SEARCH_PATH')
         if path is not None:
             return path
@@ -901,9 +901,9 @@ class LocalChanges:
 class Reader:
     """Reads a configuration, includes in place, into one Draft.
 
-    A method a rule of the grammar, called when its first token has been read.  `item`,
-    `assignment`, `value` and `after_value` answer with the token that they had to read and
-    that belongs to what follows, or None.
+    A method a rule of the grammar, called when its first token has been read.  `read_item`,
+    `read_assignment`, `read_value` and `after_value` answer with the token that they had to
+    read and that belongs to what follows, or None.
     """
 
     def __init__(self):
@@ -922,7 +922,7 @@ class Reader:
 
     # items
 
-    def items(self, source):
+    def read_items(self, source):
         """The global level of one file."""
         following = None                # the first token of the next item, once it is read
         while True:
@@ -933,39 +933,39 @@ class Reader:
             if token.kind == '}':
                 raise source.error(token.at, 'stray }: no stanza is open here')
             if token.kind in CLOSE:
-                self.foreign(source, [token.kind])
+                self.pass_over(source, [token.kind])
             elif token.kind == '=':
-                following = self.value(source)
+                following = self.read_value(source)
             elif token.kind == 'word':
-                following = self.item(source, token)
+                following = self.read_item(source, token)
             elif source.next_is(b'{'):                      # after a string
-                self.lookalike(source, token)
+                self.warn_of_lookalike(source, token)
 
     def next_item(self, source):
         """The first token of an item after those that can be passed over unread."""
         nesting = []                                # skip_lines puts in what is left open
         skip_lines(source, nesting)
         while nesting:
-            self.foreign(source, nesting)
+            self.pass_over(source, nesting)
             skip_lines(source, nesting)
         return source.token()
 
-    def item(self, source, first):
-        """What a word begins."""
+    def read_item(self, source, first):
+        """Read what a word begins."""
         name = first.name
         if name in INCLUDES:
-            self.include(source)
+            self.read_include(source)
             return None
         if name == 'security':
-            self.stanza(source)
+            self.read_stanza(source)
             return None
         token = source.token()
         if token.kind == '=':
-            return self.assignment(source, first)
+            return self.read_assignment(source, first)
         if token.kind == 'string':
             return None                 # an instance
         if token.kind == '{':
-            self.lookalike(source, first)
+            self.warn_of_lookalike(source, first)
         if token.kind != 'word' or not source.next_is(b'{'):
             return token
         if token.name == 'security':
@@ -973,18 +973,18 @@ class Reader:
                                'remove it, or begin a comment with #')
         return None
 
-    def assignment(self, source, first):
+    def read_assignment(self, source, first):
         """NAME = value, from the value on."""
         value = source.token()
         name = first.name
         if name == 'local_changes_file' and value.kind in VALUE:
-            self.name_local(source, first.at, value)
+            self.take_local(source, first.at, value)
         if name in OPTIONS:
             self.warn(source, first.at, '%s is not in Security { }: ignored' % name)
         return self.after_value(source, value)
 
-    def value(self, source):
-        """What follows a = that no name is before."""
+    def read_value(self, source):
+        """Read what follows a = that has no name before it."""
         return self.after_value(source, source.token())
 
     def after_value(self, source, value):
@@ -996,7 +996,7 @@ class Reader:
                       'a Security after a word of another item is not a stanza: ignored')
         return None
 
-    def lookalike(self, source, token):
+    def warn_of_lookalike(self, source, token):
         """Warn of what looks, before a {, as if it were the stanza, and is not."""
         if token.raw.strip(BESIDE_A_NAME).lower() == b'security':
             self.warn(source, token.at, 'this only looks like the Security stanza: ignored; '
@@ -1005,7 +1005,7 @@ class Reader:
 
     # what is not ours
 
-    def foreign(self, source, nesting):
+    def pass_over(self, source, nesting):
         """What is not ours, to the end of the outermost bracket.  Strings, comments and
         brackets have to end, and nothing else is asked.
 
@@ -1020,7 +1020,7 @@ class Reader:
             token = source.token()
             self.open_or_close(source, nesting, token)
             if name is not None:
-                self.foreign_name(source, name, token, len(nesting))
+                self.warn_of_foreign_name(source, name, token, len(nesting))
             is_name = token.kind == 'word' and not follows_equals and nesting[-1] == '{'
             name = token if is_name else None
             follows_equals = token.kind == '='
@@ -1035,7 +1035,7 @@ class Reader:
             if len(nesting) >= DEEPEST:
                 raise source.error(token.at, 'brackets are nested more than a million deep')
 
-    def foreign_name(self, source, name, token, depth):
+    def warn_of_foreign_name(self, source, name, token, depth):
         """Warn of a name in braces that is ours, by what follows it."""
         if token.kind == '{' and name.name == 'security':
             self.warn(source, token.at,
@@ -1045,7 +1045,7 @@ class Reader:
 
     # Security { }
 
-    def stanza(self, source):
+    def read_stanza(self, source):
         """From the { on."""
         opening = source.token()
         if opening.kind != '{':
@@ -1060,7 +1060,7 @@ class Reader:
             if token.kind == '':
                 raise source.unclosed(opening.kind, opening.at)
             self.check_option(source, token, previous)
-            self.option(source, token)
+            self.read_option(source, token)
             previous = token.name
 
     def check_option(self, source, token, previous):
@@ -1081,13 +1081,13 @@ class Reader:
         raise source.error(token.at, 'Security has no option %s%s; it has %s' % (
             source.quoted(token.raw), hint, ', '.join(OPTIONS)))
 
-    def option(self, source, name):
+    def read_option(self, source, name):
         """From the = on."""
         source.expect(('=',), 'expected = after %s', name)
         if name.name == 'supplemental_groups':
             token = source.expect(VALUE + ('(',), '%s takes a list: ( "mail" "adm" )', name,
                                   listed=True)
-            value = self.groups_value(source, token)
+            value = self.read_groups(source, token)
         else:
             token = source.expect(VALUE, '%s takes one word or string', name)
             value = token.raw.decode()
@@ -1098,7 +1098,7 @@ class Reader:
             hidden = '%s cannot have this value' % name.name
             raise source.hiding_error(token.value_at, error.message, hidden) from None
 
-    def groups_value(self, source, token):
+    def read_groups(self, source, token):
         """A list, or one bare name."""
         if token.kind == '(':
             return source.listed_groups(token)
@@ -1108,7 +1108,7 @@ class Reader:
 
     # other files
 
-    def include(self, source):
+    def read_include(self, source):
         """A file, or all files of a directory, in place."""
         token = source.token()
         name = token.raw.decode()
@@ -1118,9 +1118,9 @@ class Reader:
         try:
             path = self.included_path(source, token)
             if os.path.isdir(path):
-                self.directory(source, token, path)
+                self.read_directory(source, token, path)
             else:
-                self.file(path)
+                self.read_file(path)
         except Unreadable as problem:
             raise source.hiding_error(
                 token.at, str(problem), 'this cannot be included') from None
@@ -1139,8 +1139,8 @@ class Reader:
         raise source.error(token.at, '%s is neither beside this file nor on the search path'
                            % source.quoted(os.fsencode(name)))
 
-    def directory(self, source, token, path):
-        """All its files in byte order, but no hidden ones and none of those further down."""
+    def read_directory(self, source, token, path):
+        """Read all files of a directory in byte order: no hidden ones, and none further down."""
         try:
             names = os.listdir(path)
         except OSError as error:
@@ -1150,9 +1150,9 @@ class Reader:
         for name in sorted(names, key=os.fsencode):
             file = os.path.join(path, name)
             if not name.startswith('.') and not os.path.isdir(file):
-                self.file(file)
+                self.read_file(file)
 
-    def file(self, path, last=False):
+    def read_file(self, path, last=False):
         """Read one file (None: standard input) and all that it includes.
 
         last: it is Local_Changes_File.
@@ -1174,7 +1174,7 @@ class Reader:
             self.private.add(name)
         directory = '' if path is None else os.path.dirname(os.path.abspath(path))
         self.reading[key] = name
-        self.items(Source(name, data, directory, public))
+        self.read_items(Source(name, data, directory, public))
         del self.reading[key]
 
     def check_file(self, name, key, last):
@@ -1193,7 +1193,7 @@ class Reader:
                              % printable(name))
         self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
 
-    def name_local(self, source, at, value):
+    def take_local(self, source, at, value):
         if self.reads_local:
             self.warn(source, at, 'Local_Changes_File in the Local_Changes_File: ignored')
             return
@@ -1208,14 +1208,14 @@ class Reader:
         self.reads_local = True
         self.named_by = local.named_by
         try:
-            self.file_or_its_place(local.path)
+            self.read_file_or_remember_it(local.path)
         except Unreadable as problem:
             raise local.source.hiding_error(
                 local.at, str(problem), 'Local_Changes_File cannot be read') from None
 
-    def file_or_its_place(self, path):
+    def read_file_or_remember_it(self, path):
         try:
-            self.file(path, last=True)
+            self.read_file(path, last=True)
         except Unreadable as problem:
             if problem.errno != errno.ENOENT:
                 raise
@@ -1224,7 +1224,7 @@ class Reader:
     # what is kept
 
     def charge(self, source, at, size):
-        """What is kept, or looked at, besides the text counts as well."""
+        """Count what is kept, or looked at, besides the text."""
         self.budget -= size
         if self.budget < 0:
             raise source.error(at, 'the configuration holds, or includes, too much')
@@ -1247,7 +1247,9 @@ class Reader:
         return Security.of(self.draft, self.notes, origin)
 
     def no_stanza(self, name):
-        """What was warned of was meant to be it, most likely."""
+        """The error of a configuration without a stanza: what was warned of first was most
+        likely meant to be it.
+        """
         if not self.notes:
             return ConfigError(NO_STANZA, name, excerpt=A_STANZA)
         (file, line, column), text = self.notes[0]
@@ -1322,7 +1324,7 @@ def read_configuration(path):
     """The Security of the file with exactly this path; None is standard input."""
     reader = Reader()
     try:
-        reader.file(path)
+        reader.read_file(path)
     except Unreadable as problem:
         raise ConfigError(str(problem)) from None
     return reader.finish('-' if path is None else path)
@@ -1336,7 +1338,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
     ConfigError.
     """
     reader = Reader()
-    reader.items(Source(name, text.encode('utf-8', 'surrogatepass')))
+    reader.read_items(Source(name, text.encode('utf-8', 'surrogatepass')))
     return reader.finish(name)
 
 
@@ -1587,7 +1589,7 @@ def shape_with_blanks(line):
 
 
 def without_pattern(line):
-    """Of NAME /regex/ and more, what is more."""
+    """The words after the /regex/ of a line NAME /regex/ ..., or else the line itself."""
     words = line.split(None, 2)
     if len(words) > 1 and is_plain(words[0]) and is_pattern(words[1]):
         return b''.join(words[2:])
@@ -1632,7 +1634,7 @@ def ends_item(line, before, opened):
 
 
 def before_comment(line):
-    """What is before the #, if surely it begins a comment; or nothing."""
+    """What stands before the # of a line if a comment surely begins there; else nothing."""
     before, _, _ = line.partition(b'#')
     in_string = before.count(b'"') % 2
     is_clear = before == before.translate(None, b'\xff\xfe\xfd\xfc')
@@ -1767,7 +1769,7 @@ def everything_on_the_way(path):
 
 
 def status_or_none(path):
-    """None where nothing has this name."""
+    """lstat(2) of a path; None where nothing has this name."""
     try:
         return posix.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -2175,7 +2177,7 @@ class CapabilityText:
         return self.text[self.at]
 
     def take(self, characters):
-        """What stands here of these characters; reading goes on behind it."""
+        """The run of these characters that stands here; reading goes on behind it."""
         behind = self.text[self.at:].lstrip(characters)
         taken = self.text[self.at:len(self.text) - len(behind)]
         self.at += len(taken)
@@ -2349,7 +2351,7 @@ def spelt(word, alike, likely):
 
 
 def bare(name):
-    """What tells names apart: all begin with cap_, and few remember each _."""
+    """A name without cap_ and _: all names begin with cap_, and few people remember each _."""
     letters = name.lower().replace('_', '')
     if letters.startswith('cap'):
         return letters[len('cap'):]
@@ -2729,7 +2731,7 @@ class LinuxCalls:
         return self.bits([PR_CAPBSET_READ] * count, self.probed)
 
     def ambient_set(self):
-        """None where the kernel has none."""
+        """The ambient set; None where the kernel has none."""
         count = len(self.probed)
         is_set = [self.c_ulongs[PR_CAP_AMBIENT_IS_SET]] * count
         zeros = [self.c_ulongs[0]] * count
@@ -2754,7 +2756,7 @@ class LinuxCalls:
             self.get_errno()), 'prctl')
 
     def capabilities_of_kernel(self):
-        """All that there are here: those whose bit in the bounding set can be read."""
+        """All capabilities of this kernel: those whose bit in the bounding set can be read."""
         answers = [self.raw_prctl(PR_CAPBSET_READ, number) for number in self.c_ulongs]
         count = len(answers) - answers.count(-1)
         if count == 0 or answers[BEYOND] != -1:
@@ -2873,7 +2875,7 @@ class LinuxCalls:
                 self.give_back(found)
 
     def give_back(self, found):
-        """What was made effective for a trial.  Nobody goes on with more than he had."""
+        """Take back what was made effective for a trial; end the process if that fails."""
         try:
             self.put_sets(found.permitted, found.effective, found.inheritable)
         except OSError as error:
@@ -2917,7 +2919,8 @@ class LinuxCalls:
         raise self.libc.error('getxattr')
 
     def unmapped_owners(self):
-        """In a user namespace other owners of files all look like one.  user_namespaces(7)"""
+        """The ids that owners seem to have whom this user namespace does not map; none where
+        it maps every id.  user_namespaces(7)"""
         numbers = set()
         for kind in 'uid', 'gid':
             if not maps_every_id(kind):
@@ -3031,7 +3034,7 @@ def task_numbers(tasks):
 
 
 def is_complete(found, tasks):
-    """Was every thread that there is seen?"""
+    """Has every thread been seen that there is?"""
     if posix.fstat(tasks).st_nlink - 2 != len(found):
         return False
     if None in found.values():
@@ -3043,7 +3046,7 @@ def is_complete(found, tasks):
 
 
 def task_fields(tasks, number, known_groups):
-    """Of one thread: {} if it is a zombie, None if it has ended.  proc(5)"""
+    """The fields of one thread: {} if it is a zombie, None if it has ended.  proc(5)"""
     try:
         lines = status_lines(tasks, number)
         if lines['State'][0] in 'ZX':
@@ -3125,7 +3128,10 @@ def link_or_none(name, directory):
 
 
 def opens_files(fdinfo, directory=None):
-    """Of a fanotify group: not if its events name files by handles.  fanotify_init(2)"""
+    """Does a fanotify group open files?  Not if its events name them by handles.
+
+    fanotify_init(2)
+    """
     text = contents_or_none(fdinfo, directory)
     if text is None:
         return True
@@ -3315,7 +3321,7 @@ class Names:
         return tuple(sorted(groups - {None}))
 
     def groups_of(self, account):
-        """All groups of the account of the user who is named.  initgroups(3)"""
+        """All groups of the account of the user that is named.  initgroups(3)"""
         if account is None:
             self.wrong('user', 'init_groups gives all groups of an account: name a user '
                        'that has one')
@@ -3333,7 +3339,7 @@ class Names:
         return self.in_range(option, text, number)
 
     def number(self, option, text):
-        """Of a name that is not known."""
+        """The id that a text without a name in the name service stands for; None if none."""
         if set(text) <= set('0123456789'):
             return int(text)
         hint = ''
@@ -3402,7 +3408,7 @@ class Names:
 
 
 def all_groups_of(entry):
-    """What initgroups(3) would give, the primary group included."""
+    """The groups that initgroups(3) would give, the primary group included."""
     try:
         return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
     except AttributeError:                          # Solaris 10, for one, has no getgrouplist
@@ -3578,7 +3584,7 @@ TYPES_TO_LOOK_AT = stat.S_IFDIR, 0, stat.S_IFREG
 
 
 def type_of_descriptor(number):
-    """As in the mode of a file, inode(7); None if it is not open."""
+    """The type of its file, as in st_mode, inode(7); None if it is not open."""
     try:
         return stat.S_IFMT(posix.fstat(number).st_mode)
     except OSError:
@@ -3668,7 +3674,7 @@ class Case:
 
     @property
     def forbids_dumps(self):
-        """Root with a set only.  Not before execve(2), which would set it back."""
+        """Root that keeps a set only.  Before execve(2) it would be for nothing: that undoes it."""
         return self.confined and 0 in self.goal.uid and not self.exec
 
     @property
@@ -3682,7 +3688,7 @@ class Case:
         return self.platform.lacks(right, self.found)
 
     def allowed_writers(self):
-        """Those who may be able to rewrite a file: (kind, id)."""
+        """The identities (kind, id) that may be able to rewrite a file."""
         own_group = None
         if self.account is not None and self.account.own_group:
             own_group = self.account.gid
@@ -3838,7 +3844,7 @@ def groups_not_granted(case):
 
 
 def groups_given_up(case):
-    """Those of a login shell, most often."""
+    """They come from a login shell, most often."""
     if case.target.groups is not None or 'groups' not in case.rights:
         return
     lost = case.found.beside_primary() - {case.goal.gid[0]}
@@ -3956,7 +3962,7 @@ WARNINGS = (
 
 
 def may_enter(path, goal):
-    """Going by the mode alone."""
+    """May a process that holds `goal` enter this directory?  The mode alone is asked."""
     if 0 in goal.uid:
         return True
     try:
@@ -3973,7 +3979,7 @@ def may_enter(path, goal):
 
 
 def has_children():
-    """Whether they have ended or not.  PyPy has no waitid: there they have to be seen."""
+    """Are there children, running or ended?  PyPy has no waitid: there /proc is asked."""
     try:
         posix.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except AttributeError:
@@ -4083,7 +4089,7 @@ class Linux(LinuxCalls):
         return fields
 
     def audit_refusal(self):
-        """What is said where the root directory and the namespaces cannot be seen."""
+        """What is said where root directory and namespaces of a process cannot be seen."""
         if posix.geteuid() != 0:
             return ('its root directory and namespaces cannot be seen: run the audit as root')
         return ('its root directory and namespaces cannot be seen, without cap_sys_ptrace: in '
@@ -4107,7 +4113,7 @@ class Linux(LinuxCalls):
     # the steps
 
     def before(self, case):
-        """What needs the rights of now."""
+        """Rows that need the rights of now."""
         found, goal = case.found, case.goal
         raised = capabilities_to_raise(case)
         effective = found.effective | raised
@@ -4133,7 +4139,7 @@ class Linux(LinuxCalls):
                                  PR_SET_SECUREBITS, goal.securebits)
 
     def after(self, case):
-        """What must be last: it takes the rights away, or would be undone."""
+        """Rows that must come last: they take rights away, or would be undone."""
         found, goal = case.found, case.goal
         if case.confined and clears_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
@@ -4239,8 +4245,9 @@ def is_another(wanted, has, case):
 
 
 def sets_capabilities(case):
-    """Root that keeps everything has them, but for what was made effective on the way:
-    here, or by the kernel when the effective user id becomes 0."""
+    """Is a last capset needed?  For root that keeps everything only where something was made
+    effective on the way: by this drop, or by the kernel when the effective uid becomes 0.
+    """
     if case.confined or capabilities_to_raise(case):
         return True
     becomes_root = case.found.uid[1] != 0
@@ -4258,9 +4265,9 @@ def clears_keepcaps(case):
 
 
 def inheritable_early(case):
-    """What must be made inheritable before the ids change.
+    """The capabilities that must be made inheritable before the ids change.
 
-    Without cap_setpcap, only what is permitted can be added: capset(2).
+    Without cap_setpcap only permitted ones can be added: capset(2).
     """
     grown = case.goal.inheritable - case.found.inheritable
     if loses_with_the_user(case) and not case.goal.permitted:
@@ -4269,7 +4276,7 @@ def inheritable_early(case):
 
 
 def ambient_to_lower(case):
-    """Of what is too much, what neither the change of ids nor the last set takes away."""
+    """The surplus that neither the change of ids nor the last set takes away."""
     if loses_with_the_user(case):
         return NO_CAPABILITIES
     stays = case.goal.permitted & case.goal.inheritable
@@ -4277,14 +4284,14 @@ def ambient_to_lower(case):
 
 
 def ambient_to_raise(case):
-    """The change of ids clears it, keepcaps or not."""
+    """The change of ids clears the ambient set, keepcaps or not: then all are raised again."""
     if loses_with_the_user(case):
         return case.goal.ambient
     return case.goal.ambient - case.found.ambient
 
 
 def how_to_get(needed, found):
-    """What whoever lacks a capability can do."""
+    """What the operator can do where a capability is missing."""
     unbound = needed - found.bounding
     if unbound:
         return ('its bounding set lacks %s: whoever started it took that away (systemd: '
@@ -4299,6 +4306,10 @@ def how_to_get(needed, found):
 
 
 # ---------------------------------------------------------------- Linux: checks, warnings
+#
+# Some checks ask by making a call that changes nothing: ids_not_mapped (where there is no
+# /proc), ids_only_look_right, io_uring_registered and calls_blocked.  So do, before them,
+# Linux.threads and Linux.may_set_groups.
 
 def several_threads(case):
     """Capabilities are per thread: capabilities(7)."""
@@ -4335,6 +4346,8 @@ def names_of_threads():
 
 def ids_not_mapped(case):
     """setresuid(2), setresgid(2), setgroups(2): EINVAL.  user_namespaces(7)"""
+    if not case.unmapped_owners:
+        return                                      # every id is mapped
     is_named = case.target.uid is not None or case.target.gid is not None
     if case.already_held and not is_named:
         return                                      # it stays who it is, mapped or not
@@ -4365,7 +4378,7 @@ def is_mapped(number, ranges):
 
 
 def is_mapped_by_trial(kind, number):
-    """Where there is no /proc: whether a pipe of ours could have this owner.  fchown(2)"""
+    """Could a pipe of ours have this owner?  For where there is no /proc.  fchown(2)"""
     owner = (number, -1) if kind == 'uid' else (-1, number)
     try:
         reading, writing = posix.pipe()
@@ -4403,7 +4416,7 @@ def ids_only_look_right(case):
 
 
 def can_stay(wanted, has, call):
-    """Can those of the ids that show as this one be set to it?  setresuid(2)"""
+    """Can the ids that show as `wanted` be set to it?  setresuid(2)"""
     real, effective, saved, filesystem = has
     if effective != filesystem:
         return False                                # the trial would change that
@@ -4469,7 +4482,9 @@ def capability_not_held(case):
 
 
 def not_inheritable(case):
-    """Up to the bounding set with cap_setpcap, else up to the permitted one: capset(2)."""
+    """The set can grow up to the bounding set with cap_setpcap, else up to the permitted
+    one: capset(2).
+    """
     found = case.found
     grown = case.goal.inheritable - missing_of(case) - found.inheritable
     unbound = grown - found.bounding
@@ -4501,7 +4516,7 @@ def ambient_barred(case):
 
 
 def keepcaps_locked(case):
-    """Off and locked.  (On and locked it stays as it is.)"""
+    """The flag is off and locked.  (Where it is on and locked it stays as it is.)"""
     locked = case.found.securebits & SECBIT_KEEP_CAPS_LOCKED
     if case.confined and locked and sets_keepcaps(case):
         yield 'SECBIT_KEEP_CAPS is locked, and the plan has to set it'
@@ -4542,9 +4557,8 @@ def rights_of_command(case, root):
 
 
 def calls_blocked(case):
-    """Made now in a way that changes nothing, they answer as they would later.
-
-    Not where there is no filter: then nothing blocks them.
+    """The calls of the drop are made now, in a way that changes nothing: a filter answers
+    them as it would later.  Where there is no filter nothing blocks them.
     """
     platform = case.platform
     if case.found.threads != 1:                     # setgroups(3) would reach all of them
@@ -4593,7 +4607,7 @@ def calls_without_effect(case):
 
 
 def prctls_without_effect(case, goal, found, prctl):
-    """Those that will be called: prctl(2) is blocked by its first argument, if at all."""
+    """The prctls of the drop: a filter blocks prctl(2) by its first argument, if at all."""
     wrong = (errno.EINVAL,)
     if case.no_new_privs and not found.no_new_privs:
         yield 'prctl', wrong, prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
@@ -4657,7 +4671,7 @@ def descriptors_unseen(case):
 def counts_only_in_a_user_namespace(case):
     if not case.confined or not case.goal.permitted:
         return
-    if not maps_every_id('uid'):
+    if case.unmapped_owners and not maps_every_id('uid'):
         yield ('in this user namespace capabilities count for what belongs to it only (the '
                'network of the host, say, does not)')
 
@@ -4683,7 +4697,7 @@ platforms_in_use = []           # the one of this system, from when it is needed
 
 
 def this_platform():
-    """Made once, when it is needed: it loads libraries."""
+    """The platform of this system.  It is made once, when it is needed: it loads libraries."""
     if not platforms_in_use:
         if sys.platform not in PLATFORMS:
             raise RefusedError('capdrop drops on Linux and SunOS, not on ' + sys.platform)
@@ -4745,7 +4759,7 @@ def be_at_root(identity):
 
 
 def steps_and_attempts(case):
-    """All made before the first of them is run; none where there is nothing to do."""
+    """All steps and attempts, made before the first one is run; none if nothing is to do."""
     if case.goal is None or case.already_held:
         return (), ()
     steps = tuple(Step(*row) for row in rows_of_drop(case))
@@ -4802,7 +4816,7 @@ def texts_of(steps):
 
 
 def texts_of_steps(steps, platform):
-    """What stands before the look in drop is printed first."""
+    """The texts of the steps; the call that drop makes before it looks is the first."""
     if steps and platform.unshare_text:
         return (platform.unshare_text,) + texts_of(steps)
     return texts_of(steps)
@@ -4975,7 +4989,7 @@ class Request:
         self.no_new_privs = plan.no_new_privs
 
     def key(self):
-        """All that was asked for, to be compared with."""
+        """All that was asked for, for comparison."""
         return self.security.asked(), self.exec, self.no_new_privs
 
     def find_target(self):
@@ -5225,7 +5239,7 @@ def every_signal():
 
 
 def caught_signals():
-    """Those for which Python runs a function."""
+    """The signals for which Python runs a function."""
     return {number for number in every_signal() if callable(signal.getsignal(number))}
 
 
@@ -5267,7 +5281,7 @@ def raise_if_of_a_handler(error):
 
 
 def reset_signals():
-    """As a command expects them: Python ignores two of them, and exec would pass that on."""
+    """Set signals as a command expects them: Python ignores two, and exec would pass that on."""
     ignored = {signal.SIGPIPE, signal.SIGXFSZ}
     try:
         for number in sorted(ignored):
@@ -5502,7 +5516,7 @@ def look(pid):
 
 
 class NoSuchProcess(RefusedError):
-    """It has ended, or cannot be seen."""
+    """The process has ended, or cannot be seen."""
 
 
 def refusing_to_look(platform, pid):
@@ -5577,7 +5591,7 @@ class Audit(list):
         self.hint = this_platform().hint(self)
 
     def more(self) -> 'List[Difference]':
-        """Those by which it holds more than asked."""
+        """The differences by which the process holds more than asked."""
         return [difference for difference in self if 'more' in difference.mark]
 
     def __str__(self):
@@ -5740,7 +5754,7 @@ class Comparison:
 
 
 def unusual(first, threads):
-    """What is worth a second look in what `look` found."""
+    """Sentences about what is worth a second look in what `look` found."""
     platform = this_platform()
     uid, gid = first['uid'][1], first['gid'][1]
     for what, ids in ('user', first['uid']), ('group', first['gid']):
@@ -5879,7 +5893,7 @@ class Arguments:
 
 
 def split_groups(text):
-    """Separated by commas; empty is none."""
+    """The names of a list with commas; an empty text is an empty list."""
     if not text:
         return ()
     return [word.strip() for word in text.split(',')]
@@ -6099,7 +6113,7 @@ def dict_of_place(place):
 
 
 def provenance(security):
-    """For JSON: each option's value and where it comes from."""
+    """Each option's value and the places that it comes from, for JSON."""
     found = {}
     for option, places in security.where.items():
         *earlier, last = places
@@ -6204,7 +6218,7 @@ def pids_to_audit(arguments):
 
 
 def pids_of_cgroup(directory):
-    """Of every process of a control group and those below it.  cgroups(7)"""
+    """The processes of a control group and of those below it.  cgroups(7)"""
     pids = []
     for path, _, files in os.walk(directory, onerror=raise_if_there):
         if 'cgroup.procs' in files:

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Take any one step, check, read-back or refusal out of a copy of capdrop.py: does a test fail?  Run by hand, as root, on Linux.
 
-usage: python3 mutate.py [--list] [--python PYTHON] [--jobs N] [word of the labels...]
+usage: python3 mutate.py [--list] [--quick] [--python PYTHON] [--jobs N] [word of the labels...]
+
+--quick leaves out the slow half of the tests: what survives is to be run again without it.
 
 PYTHON (3.8 or later) runs the tests (it needs pytest).  What to change is found by parsing the source:
   - each row that the generators of steps and of attempts yield is left out;
@@ -34,10 +36,13 @@ RESTS_ON = """
     may_set_groups capability_sets bits filesystem_id read wanted_fields as_wanted mark places_to_expect
 """.split()
 CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'unshare', 'disable')
-TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_reach.py'], ['test_audit.py'], ['test_names.py'],
+TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_messages.py'], ['test_reach.py'], ['test_audit.py'], ['test_names.py'],
          ['test_faults.py', '-k', 'not whatever and not table'], ['test_surroundings.py', '-k', 'not memory'], ['test_regain.py', 'test_without_libcap.py'],
          ['test_config.py'], ['test_cli.py', 'test_vendoring.py'], ['test_later.py'],
          ['test_faults.py', '-k', 'whatever']]      # the quick ones first; test_config.py for what reads configurations
+
+SLOW = 'test_faults.py', 'test_surroundings.py', 'test_later.py'
+QUICK = '--quick' in sys.argv
 
 # What no test can see, and why.
 EXCUSED = {
@@ -188,7 +193,8 @@ def verdict(python, number, label, source):
             file.write(source)
         config = int(label.partition(', line ')[2].partition(':')[0] or 10 ** 6) < first_of_state(source)
         first = 'test_config.py' if config else 'test_faults.py' if label.startswith(('row', 'field')) else TESTS[0][0]
-        for words in sorted(TESTS, key=lambda words: (words[0] != first or words[-1] == 'whatever')):
+        chosen = [words for words in TESTS if not QUICK or words[0] not in SLOW]
+        for words in sorted(chosen, key=lambda words: (words[0] != first or words[-1] == 'whatever')):
             files = ['tests/' + word if word.endswith('.py') else word for word in words]
             command = [python, '-B', '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '--tb=line',
                        '--basetemp=%s/t' % place]

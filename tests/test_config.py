@@ -1277,13 +1277,13 @@ def test_a_file_that_appears_where_a_search_passed_over_is_an_error(public, monk
     monkeypatch.setenv('EC_CONF_SEARCH_PATH', public + '/d')
     write(public, 'd', 'part', STANZA)
     main = write(public, 'main', 'include "part" include "part"')
-    genuine = capdrop.Reader.items
+    genuine = capdrop.Reader.read_items
 
     def items(reader, source):
         genuine(reader, source)
         if source.name == public + '/d/part':
             write(public, 'part', '# nothing')
-    monkeypatch.setattr(capdrop.Reader, 'items', items)
+    monkeypatch.setattr(capdrop.Reader, 'read_items', items)
     assert 'replaced' in error(load, main).message
 
 
@@ -1487,14 +1487,14 @@ def test_who_can_turn_a_link_decides_what_is_read(public):
 def test_a_file_replaced_between_two_includes_is_an_error(public, monkeypatch):
     part = write(public, 'part', STANZA)
     main = write(public, 'main', 'include "part" include "part"')
-    genuine = capdrop.Reader.items
+    genuine = capdrop.Reader.read_items
 
     def items(reader, source):
         genuine(reader, source)
         if source.name == part:
             os.rename(part, part + '.old')
             write(part, '# nothing')
-    monkeypatch.setattr(capdrop.Reader, 'items', items)
+    monkeypatch.setattr(capdrop.Reader, 'read_items', items)
     assert 'replaced' in error(load, main).message
 
 
