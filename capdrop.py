@@ -2562,6 +2562,10 @@ IO_RINGFD_REG_MAX = 16                                  # rings of a thread: lin
 OTHER_CALL_NUMBERS = 'alpha', 'mips'                         # machines where 426 is another call
 FAN_REPORT_FID_OR_DIR_FID = 0x600                                       # linux/fanotify.h
 IO_URING, FANOTIFY = 'anon_inode:[io_uring]', 'anon_inode:[fanotify]'   # names in /proc
+ACTS_ON_OTHERS = {                                                      # likewise
+    'anon_inode:[userfaultfd]': 'a userfaultfd, which fills pages of the memory it is for',
+    'anon_inode:seccomp notify': 'the listener of a seccomp filter, which answers system calls',
+}
 # getxattr(2): there is none, or there are none in this file system or kernel
 NO_SUCH_ATTRIBUTE = errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS
 NOT_AN_ID = 4294967295          # -1: "leave unchanged", or a call that failed
@@ -3120,11 +3124,11 @@ def descriptors_of(tasks, number):
     return {kind: tuple(sorted(numbers)) for kind, numbers in found.items()}
 
 
-def link_or_none(name, directory):
+def link_or_none(name, directory=None):
     try:
         return posix.readlink(name, dir_fd=directory)
     except OSError:
-        return None                                 # closed meanwhile
+        return None                                 # gone meanwhile, or no /proc
 
 
 def opens_files(fdinfo, directory=None):
@@ -3917,7 +3921,7 @@ def children_keep_their_rights(case):
     if not has_children():
         return
     names = names_of_children()
-    which = ' (%s)' % names if names else ''
+    which = ' (%s)' % names if names else ', or a process that this one traces,'
     yield 'user', ('children already started keep what they have%s: start them after the drop'
                    % which)
 
@@ -4470,6 +4474,24 @@ def descriptor_of_a_fanotify_group(case):
                    'rights of now: close it, or make it with FAN_REPORT_FID' % number)
 
 
+def descriptor_of_the_memory_of_another(case):
+    """It is read and written without being asked for again: proc_pid_mem(5)."""
+    if not case.confined:
+        return
+    for number, _, path in case.process.descriptors:
+        if is_memory_of_another(path):
+            yield ('descriptor %d is the memory of another process, %s, which can be read and '
+                   'written with the rights of now: close it' % (number, path))
+
+
+def is_memory_of_another(path):
+    """Is that /proc/PID/mem, or /proc/PID/task/TID/mem?"""
+    if path is None or not path.startswith('/proc/') or not path.endswith('/mem'):
+        return False
+    pid = path.split('/')[2]
+    return pid.isdigit() and pid != link_or_none('/proc/self')
+
+
 def missing_of(case):
     return case.goal.permitted - case.found.permitted
 
@@ -4641,6 +4663,7 @@ Linux.checks = (
     descriptor_of_an_io_uring,
     io_uring_mapped,
     descriptor_of_a_fanotify_group,
+    descriptor_of_the_memory_of_another,
     capability_not_held,
     not_inheritable,
     lost_over_exec,
@@ -4668,6 +4691,16 @@ def descriptors_unseen(case):
                'would be seen: %s' % because(error))
 
 
+def descriptor_that_acts_on_others(case):
+    """What it is for may be just this; so it is not refused."""
+    if not case.confined:
+        return
+    for number, _, path in case.process.descriptors:
+        if path in ACTS_ON_OTHERS:
+            yield 'descriptor %d is %s with the rights of now: close it if it is left over' % (
+                number, ACTS_ON_OTHERS[path])
+
+
 def counts_only_in_a_user_namespace(case):
     if not case.confined or not case.goal.permitted:
         return
@@ -4686,6 +4719,7 @@ def command_may_shed_the_set(case):
 Linux.warnings = (
     bounding_set_stays,
     descriptors_unseen,
+    descriptor_that_acts_on_others,
     counts_only_in_a_user_namespace,
     command_may_shed_the_set,
 )

@@ -72,6 +72,14 @@ def after(take, use):
     return in_child(child)
 
 
+def warnings_with(take):
+    """Those of a drop by a process that holds this."""
+    def child():
+        take()
+        return capdrop.drop(capdrop.Security(**AS_1111)).warnings
+    return in_child(child)
+
+
 def without(take, use):
     """The same where the drop comes first."""
     def child():
@@ -201,6 +209,7 @@ def own_page(fd):
 @tries('a userfaultfd of its own memory', 'works')
 def test_a_userfaultfd_opened_as_root_still_fills_the_pages_of_its_process():
     assert held(userfaultfd, own_page) == b'of the user'
+    assert any('is a userfaultfd' in text for text in warnings_with(userfaultfd))
 
 
 @tries('a userfaultfd of the memory of another process', 'works')
@@ -218,13 +227,47 @@ def test_a_userfaultfd_of_a_process_of_root_still_fills_its_pages():
 SEEN = ctypes.create_string_buffer(b'before', 16)
 
 
-@tries('/proc/PID/mem of another process', 'works')
-def test_the_memory_of_a_process_of_root_opened_before_is_still_read_and_written(another):
-    def use(fd):
-        return os.pread(fd, 6, where), os.pwrite(fd, b'after!', where), os.pread(fd, 6, where)
+def become_1111():
+    """What the kernel itself asks, without the refusals of a drop."""
+    os.setgroups([])
+    os.setresgid(1111, 1111, 1111)
+    os.setresuid(1111, 1111, 1111)
+
+
+@tries('/proc/PID/mem of another process', 'refused')
+@pytest.mark.parametrize('path', ['/proc/%d/mem', '/proc/%d/task/%d/mem'])
+def test_the_memory_of_a_process_of_root_would_still_be_read_and_written_and_is_refused(path, another):
+    need_numbers()
+    path = path % ((another,) * path.count('%'))
     where = ctypes.addressof(SEEN)
-    assert held(lambda: os.open('/proc/%d/mem' % another, os.O_RDWR), use)[::2] == (b'before', b'after!')
+
+    def child():
+        fd = os.open(path, os.O_RDWR)
+        become_1111()
+        return os.pread(fd, 6, where), os.pwrite(fd, b'after!', where), os.pread(fd, 6, where)
+    assert in_child(child)[::2] == (b'before', b'after!')
     assert SEEN.value == b'before'
+
+    def refused():
+        fd = os.open(path, os.O_RDWR)
+        try:
+            capdrop.drop(capdrop.Security(**AS_1111))
+        except capdrop.RefusedError as e:
+            return str(e) == 'descriptor %d is the memory of another process, %s, which can be read and written with ' \
+                             'the rights of now: close it' % (fd, path), os.getuid()
+    assert in_child(refused) == (True, 0)
+
+
+def test_the_memory_of_the_process_itself_and_files_of_that_name_are_not_refused(tmp_path):
+    need_root()
+    (tmp_path / 'mem').write_text('')
+
+    def child():
+        os.open('/proc/self/mem', os.O_RDWR)
+        os.open(str(tmp_path / 'mem'), os.O_RDWR)
+        os.open('/proc/1/status', os.O_RDONLY)
+        return capdrop.drop(capdrop.Security(**AS_1111)).uid[0]
+    assert in_child(child) == 1111
 
 
 @tries('the directory /proc/PID of another process', 'fails')
@@ -246,6 +289,7 @@ def test_a_process_of_root_traced_before_is_still_written_to(another):
         c('ptrace', 4, pid, ctypes.c_void_p(ctypes.addressof(SEEN)), ctypes.c_void_p(0x41414141))       # PTRACE_POKETEXT
         return 'written'
     assert held(take, use) == 'written'
+    assert any('or a process that this one traces, keep what they have' in text for text in warnings_with(take))
 
 
 PIDFD = {
@@ -345,6 +389,7 @@ def test_the_listener_of_a_filter_of_a_process_of_root_still_answers_its_calls()
     except OSError as e:
         pytest.skip('no listener of a filter, as from Linux 5.0 on: %s' % e)
     assert after(listener, answers) == b'4711'
+    assert any('is the listener of a seccomp filter' in text for text in warnings_with(listener))
 
 
 # ---------------------------------------------------------------------------- perf, bpf, landlock
