@@ -3921,9 +3921,12 @@ def children_keep_their_rights(case):
     if not has_children():
         return
     names = names_of_children()
-    which = ' (%s)' % names if names else ', or a process that this one traces,'
-    yield 'user', ('children already started keep what they have%s: start them after the drop'
-                   % which)
+    if names:
+        yield 'user', ('children already started keep what they have (%s): start them after '
+                       'the drop' % names)
+    else:                                           # wait(2) counts what is traced, too
+        yield 'user', ('children already started, or a process that this one traces, keep '
+                       'what they have: start them after the drop')
 
 
 def modules_out_of_reach(case):
