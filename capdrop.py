@@ -881,10 +881,15 @@ A_STANZA = 'Security { user = NAME\n           capabilities = "cap_net_bind_serv
 
 
 class Unreadable(Exception):
-    """Why a file cannot be read; to be told at the place that names it."""
+    """Why a file cannot be read; to be told at the place that names it.
 
-    def __init__(self, message, errno=None):
-        super().__init__(message)
+    path: of the file, where the reason does not say it.
+    """
+
+    def __init__(self, reason, path=None, errno=None):
+        super().__init__(located((path, None, None), reason))
+        self.reason = reason
+        self.path = path
         self.errno = errno
 
 
@@ -1144,7 +1149,7 @@ class Reader:
         try:
             names = os.listdir(path)
         except OSError as error:
-            raise Unreadable('%s: %s' % (printable(path), error.strerror)) from None
+            raise Unreadable(error.strerror, path) from None
         self.charge(source, token.at, KEPT * (len(names) + 1))
         self.remember(path)
         for name in sorted(names, key=os.fsencode):
@@ -1161,8 +1166,7 @@ class Reader:
         try:
             data, status = file_contents(path, self.budget)
         except OSError as error:
-            message = '%s: %s' % (printable(name), error.strerror)
-            raise Unreadable(message, error.errno) from None
+            raise Unreadable(error.strerror, name, error.errno) from None
         self.budget -= max(len(data), LEAST)        # many empty files cost something as well
         if self.budget < 0:
             raise Unreadable(TOO_LARGE)
@@ -1323,11 +1327,12 @@ def load(path: 'Union[str, bytes, os.PathLike[str]]') -> 'Security':
 def read_configuration(path):
     """The Security of the file with exactly this path; None is standard input."""
     reader = Reader()
+    name = '-' if path is None else path
     try:
         reader.read_file(path)
     except Unreadable as problem:
-        raise ConfigError(str(problem)) from None
-    return reader.finish('-' if path is None else path)
+        raise ConfigError(problem.reason, problem.path or name) from None
+    return reader.finish(name)
 
 
 def loads(text: str, name: str = '<string>') -> 'Security':

@@ -189,6 +189,14 @@ def test_check_of_a_syntax_error_names_line_and_column(conf):
     assert done.stdout.startswith('%s:3:3: error: ' % path) and 'user' in done.stdout
 
 
+@pytest.mark.parametrize('path, why', [('/no/such/file', 'No such file or directory'), ('/etc', 'not a regular file'),
+                                       ('', 'the name of the configuration file is empty')])
+def test_a_file_that_cannot_be_read_is_named_once(path, why):
+    prefix = path + ': ' if path else ''
+    assert run('check', path).stdout == '%serror: %s\n' % (prefix, why)
+    assert run('plan', path).stderr == 'capdrop: %s%s\n' % (prefix, why)
+
+
 def test_every_verb_but_check_writes_errors_to_standard_error(conf):
     path = conf('Security {\n  usr = nobody\n}\n')
     for args in ('plan', path), ('plan', path, '--json'), ('exec', path, '--', 'echo'):
