@@ -1,4 +1,5 @@
 """What the tests share.  No test drops privileges in the test process: in_child forks first."""
+import collections
 import ctypes
 import errno
 import fcntl
@@ -46,6 +47,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.nodeid.split('::')[0].split('/')[-1][:-len('.py')] in REAL:
             item.add_marker(pytest.mark.skip(reason='runs where CAPDROP_REAL is 1'))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The last lines: what was missing here, and how many tests wanted it."""
+    skipped = [report.longrepr for report in terminalreporter.stats.get('skipped', ())]
+    reasons = collections.Counter(where[2].partition('Skipped: ')[2] for where in skipped)
+    if reasons:
+        terminalreporter.section('skipped')
+    for reason in sorted(reasons):
+        terminalreporter.write_line('%5d %s' % (reasons[reason], reason))
 
 
 def need_accounts_of_debian():
