@@ -13,7 +13,6 @@ import shutil
 import signal
 import smtplib
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -22,10 +21,14 @@ import traceback
 import types
 
 import pytest
+try:
+    import ssl
+except ImportError:         # a Python that was built without OpenSSL
+    ssl = None
 
 from conftest import (
     BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SCRIPT, SYS_ADMIN,
-    TOP, c, in_child, loopback_up, need, need_root, run_command)
+    TOP, c, in_child, loopback_up, need, need_accounts_of_debian, need_root, run_command)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -50,6 +53,7 @@ def machine(*programs):
             need_root()
             need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for namespaces')
             need(os.access(PYTHON, os.X_OK), 'needs ' + PYTHON)
+            need_accounts_of_debian()
             for program in programs:
                 need(run_command([PYTHON, '-c', 'import ' + program[1:]]).returncode == 0 if program[0] == '.' else
                      os.path.isdir(program) if program[0] == '/' else shutil.which(program, path=PATH), 'needs ' + program)
@@ -192,6 +196,7 @@ def launch(heading):
 
 
 def shell(line):
+    need('install ' not in line or shutil.which('install', path=PATH), 'needs install')
     done = run_command(['/bin/sh', '-c', line])
     return done.returncode, done.stdout, done.stderr
 
@@ -274,6 +279,7 @@ def stop(process, number=signal.SIGTERM, status=0):
 
 def certificate(directory):
     """A key that only root may read, and a certificate signed with it; a context that trusts nothing else."""
+    need(ssl, 'needs the module ssl of ' + sys.executable)
     key, cert = directory + '/key.pem', directory + '/cert.pem'
     done = run_command(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert,
                         '-days', '2', '-subj', '/CN=mail.example', '-addext', 'subjectAltName=DNS:mail.example'])
@@ -575,7 +581,7 @@ def log_directory(owner):
     os.chmod('/var/log/myd', 0o755)
 
 
-@machine()
+@machine('/var/log')
 def test_log_in_a_directory_of_the_user_is_rotated_by_the_user():
     log_directory('www-data')
     process = program(LOGS[1])
@@ -589,7 +595,7 @@ def log_before_the_drop(text):
     return text.replace(drop, '').replace('while True', drop + 'while True')
 
 
-@machine()
+@machine('/var/log')
 def test_log_that_is_opened_before_the_drop_cannot_be_rotated():
     log_directory('root')
     process = program(LOGS[1], change=log_before_the_drop)
@@ -605,7 +611,7 @@ def log_by(handler):
     return change
 
 
-@machine()
+@machine('/var/log')
 def test_log_that_is_copied_and_truncated_goes_on_even_if_it_was_opened_before_the_drop():
     log_directory('root')
     by_one = log_by('logging.FileHandler')
@@ -618,7 +624,7 @@ def test_log_that_is_copied_and_truncated_goes_on_even_if_it_was_opened_before_t
         assert file.readline() == 'still here\n' and said(process) == ''
 
 
-@machine()
+@machine('/var/log')
 def test_watched_log_in_a_directory_of_root_ends_the_program_while_there_is_none():
     log_directory('root')
     new = ['install', '-m', '640', '-o', 'www-data', '/dev/null', '/var/log/myd/myd.log']
@@ -838,6 +844,7 @@ def lies(told):
     {'user': 'root', 'capabilities': 'cap_chown+ep'}, {'user': 'root'}])
 def test_what_a_program_has_put_in_the_place_of_the_functions_of_os_does_not_run_in_a_drop(options):
     need_root()
+    need_accounts_of_debian()
     told, now = in_child(dropped_among_lies, options)
     assert told == []
     wanted = capdrop.Security(**options)
