@@ -545,7 +545,7 @@ def test_a_directory_that_reads_back_as_another_one_ends_the_drop(path, mode, po
         asked = []
 
         def forge(registers):
-            if registers.args[3] == 0 * at and registers.string(registers.args[at]) == path:
+            if (not at or registers.args[3] == 0) and registers.string(registers.args[at]) == path:
                 asked.append(1)
                 return len(asked) == time_ and (registers.poke(registers.args[1 + at] + 8, lambda old: old ^ 1) or True)
         outcome = trial(mode, jail, [key], None, forge)
