@@ -1,4 +1,5 @@
 """What the tests share.  No test drops privileges in the test process: in_child forks first."""
+import collections
 import ctypes
 import errno
 import fcntl
@@ -48,12 +49,23 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason='runs where CAPDROP_REAL is 1'))
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The last lines: what was missing here, and how many tests wanted it."""
+    skipped = [report.longrepr for report in terminalreporter.stats.get('skipped', ())]
+    reasons = collections.Counter(where[2].partition('Skipped: ')[2] for where in skipped)
+    if reasons:
+        terminalreporter.section('skipped')
+    for reason in sorted(reasons):
+        terminalreporter.write_line('%5d %s' % (reasons[reason], reason))
+
+
 def need_accounts_of_debian():
     """The documents show them, and so do the tests of these."""
-    numbers = {'daemon': 1, 'adm': 4, 'mail': 8}
+    numbers = {'daemon': 1, 'adm': 4, 'mail': 8, 'www-data': 33}
     found = {entry.gr_name: entry.gr_gid for entry in grp.getgrall() if entry.gr_name in numbers}
-    users = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall() if entry.pw_name in ('daemon', 'mail')}
-    need(found == numbers and users == {'daemon': 1, 'mail': 8}, 'needs users and groups as Debian numbers them')
+    users = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall() if entry.pw_name in numbers}
+    users.pop('adm', None)              # is a group only
+    need(found == numbers == dict(users, adm=4), 'needs users and groups as Debian numbers them')
 
 
 class Ended(Exception):
@@ -73,6 +85,8 @@ def in_child(function, *args):
             os.dup2(err, 2)
             try:
                 result = True, function(*args)
+            except pytest.skip.Exception as e:          # which cannot be pickled
+                result = None, str(e)
             except BaseException as e:
                 e.__traceback__ = None if pickle_safe(e) else e.__traceback__
                 result = False, e if pickle_safe(e) else RuntimeError(traceback.format_exc())
@@ -91,6 +105,8 @@ def in_child(function, *args):
     if not data:
         raise Ended(status >> 8 if not status & 127 else -(status & 127), text)
     good, result = pickle.loads(data)
+    if good is None:
+        pytest.skip(result)
     if good:
         return result
     raise result
@@ -412,6 +428,7 @@ def accounts(tmp_path):
 def jail(tmp_path):
     """A directory fit for chroot, with cat in it."""
     need_root()
+    need(shutil.which('ldd'), 'needs ldd')
     jail = tmp_path / 'jail'
     cat = os.path.realpath(shutil.which('cat'))
     libraries = [word for word in run_command(['ldd', cat]).stdout.split() if word.startswith('/')]

@@ -532,10 +532,10 @@ def kubernetes():
     need(sys.version_info >= (3, 9), 'needs Python 3.9 or later, for kubernetes-validate')
     place = os.path.join(TOP, '.venv', 'kubernetes-%d.%d' % sys.version_info[:2])
     if not os.path.exists(place + '/bin/kubernetes-validate'):
-        install = [place + '/bin/pip', 'install', '-q', 'kubernetes-validate']
-        for command in [sys.executable, '-m', 'venv', '--clear', place], install:
-            done = run_command(command)
-            need(done.returncode == 0, 'needs kubernetes-validate of PyPI: ' + done.stderr)
+        done = run_command([sys.executable, '-m', 'venv', '--clear', place])
+        need(done.returncode == 0, 'needs venv of %s (python3-venv)' % sys.executable)
+        done = run_command([place + '/bin/pip', 'install', '-q', 'kubernetes-validate'])
+        need(done.returncode == 0, 'needs kubernetes-validate of PyPI: ' + done.stderr.strip().rpartition('\n')[2])
     return place + '/bin/'
 
 

@@ -13,7 +13,6 @@ import shutil
 import signal
 import smtplib
 import socket
-import ssl
 import struct
 import subprocess
 import sys
@@ -22,10 +21,14 @@ import traceback
 import types
 
 import pytest
+try:
+    import ssl
+except ImportError:         # a Python that was built without OpenSSL
+    ssl = None
 
 from conftest import (
     BIND, CLONE_NEWNET, CLONE_NEWNS, HELD, MS_BIND, MS_PRIVATE, MS_REC, SCRIPT, SYS_ADMIN,
-    TOP, c, in_child, loopback_up, need, need_root, run_command)
+    TOP, c, in_child, loopback_up, need, need_accounts_of_debian, need_root, run_command)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -42,16 +45,18 @@ RUNNING = []
 
 def machine(*programs):
     """A test with ports, processes, mounts, /opt and /run of its own, where these programs are installed (a name with a
-    dot before it is a module of the system's Python).  What it starts ends with it, what it writes there is gone."""
+    dot before it is a module of the system's Python, one with a slash a directory).  What it starts ends with it, what it
+    writes there is gone."""
     def decorate(test):
         @functools.wraps(test)
         def outside(*args, **kwargs):
             need_root()
             need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for namespaces')
             need(os.access(PYTHON, os.X_OK), 'needs ' + PYTHON)
+            need_accounts_of_debian()
             for program in programs:
                 need(run_command([PYTHON, '-c', 'import ' + program[1:]]).returncode == 0 if program[0] == '.' else
-                     shutil.which(program, path=PATH), 'needs ' + program)
+                     os.path.isdir(program) if program[0] == '/' else shutil.which(program, path=PATH), 'needs ' + program)
             in_child(surround, functools.partial(test, *args, **kwargs))
         return outside
     return decorate
@@ -69,6 +74,8 @@ def inside(test):
     try:
         settle()
         test()
+    except pytest.skip.Exception:
+        raise
     except BaseException:
         told = '\n'.join(map(said, RUNNING))
         raise AssertionError('%s\nIts programs said:\n%s' % (traceback.format_exc(), told)) from None
@@ -189,6 +196,7 @@ def launch(heading):
 
 
 def shell(line):
+    need('install ' not in line or shutil.which('install', path=PATH), 'needs install')
     done = run_command(['/bin/sh', '-c', line])
     return done.returncode, done.stdout, done.stderr
 
@@ -271,6 +279,7 @@ def stop(process, number=signal.SIGTERM, status=0):
 
 def certificate(directory):
     """A key that only root may read, and a certificate signed with it; a context that trusts nothing else."""
+    need(ssl, 'needs the module ssl of ' + sys.executable)
     key, cert = directory + '/key.pem', directory + '/cert.pem'
     done = run_command(['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', cert,
                         '-days', '2', '-subj', '/CN=mail.example', '-addext', 'subjectAltName=DNS:mail.example'])
@@ -519,6 +528,10 @@ def test_asyncio_listens_before_the_drop_and_serves_after_it():
     ('capdrop.drop(', 'loop.run_until_complete(loop.run_in_executor(None, print))\ncapdrop.drop(')
 ], ids=['empty', 'None', 'a name', 'an executor'])
 def test_asyncio_that_has_started_a_thread_is_refused_the_drop(old, new):
+    try:
+        socket.getaddrinfo('localhost' if 'localhost' in new else None, 80)
+    except OSError as e:
+        need(False, 'needs a name for 127.0.0.1, localhost in /etc/hosts: %s' % e)
     process = program('asyncio', change=lambda text: text.replace(old, new))
     assert process.wait(30) == 1 and 'RefusedError' in said(process) and 'more than one thread' in said(process)
 
@@ -568,7 +581,7 @@ def log_directory(owner):
     os.chmod('/var/log/myd', 0o755)
 
 
-@machine()
+@machine('/var/log')
 def test_log_in_a_directory_of_the_user_is_rotated_by_the_user():
     log_directory('www-data')
     process = program(LOGS[1])
@@ -582,7 +595,7 @@ def log_before_the_drop(text):
     return text.replace(drop, '').replace('while True', drop + 'while True')
 
 
-@machine()
+@machine('/var/log')
 def test_log_that_is_opened_before_the_drop_cannot_be_rotated():
     log_directory('root')
     process = program(LOGS[1], change=log_before_the_drop)
@@ -598,7 +611,7 @@ def log_by(handler):
     return change
 
 
-@machine()
+@machine('/var/log')
 def test_log_that_is_copied_and_truncated_goes_on_even_if_it_was_opened_before_the_drop():
     log_directory('root')
     by_one = log_by('logging.FileHandler')
@@ -611,7 +624,7 @@ def test_log_that_is_copied_and_truncated_goes_on_even_if_it_was_opened_before_t
         assert file.readline() == 'still here\n' and said(process) == ''
 
 
-@machine()
+@machine('/var/log')
 def test_watched_log_in_a_directory_of_root_ends_the_program_while_there_is_none():
     log_directory('root')
     new = ['install', '-m', '640', '-o', 'www-data', '/dev/null', '/var/log/myd/myd.log']
@@ -696,13 +709,13 @@ def test_worker_whose_drop_is_refused_ends_and_runs_nothing_of_its_parents():
     assert re.findall(r'parent (\d+)', said(process)) == [str(process.pid)]
 
 
-@machine()
+@machine('/dev/shm')
 def test_pool_that_is_started_after_the_drop_is_the_user():
     process = program('Other processes')
     assert (process.wait(30), said(process)) == (0, '{33}\n')
 
 
-@machine()
+@machine('/dev/shm')
 @pytest.mark.parametrize('method, held', [('fork', '0400'), ('forkserver', '0000'), ('spawn', '0000')])
 def test_process_that_is_forked_holds_what_the_program_holds_and_one_that_is_executed_no_capability(method, held):
     write('embedding.md', 'In a program', lambda text: text.replace(
@@ -831,6 +844,7 @@ def lies(told):
     {'user': 'root', 'capabilities': 'cap_chown+ep'}, {'user': 'root'}])
 def test_what_a_program_has_put_in_the_place_of_the_functions_of_os_does_not_run_in_a_drop(options):
     need_root()
+    need_accounts_of_debian()
     told, now = in_child(dropped_among_lies, options)
     assert told == []
     wanted = capdrop.Security(**options)

@@ -121,6 +121,7 @@ except OSError: pass'''),
 def test_the_other_half_of_a_module_is_there(name, jail):
     need_root()
     first, program = HALVES[name]
+    need(run_command([sys.executable, '-c', first]).returncode == 0, 'needs the module %s of %s' % (name, sys.executable))
     status, out, errors = in_jail(jail, program + '\nsys.stdout.write("done\\n")\nsys.stdout.flush()', first)
     assert (status, out) == (0, 'done\n') and 'Error' not in errors.replace('ZeroDivisionError', ''), errors
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import (
     HELD, MS_BIND, SYS_ADMIN, TESTS, c, ends, everything, in_child, need,
-    need_root, own_mounts, prctl, run, run_command, watch)
+    need_accounts_of_debian, need_root, own_mounts, prctl, run, run_command, watch)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -181,6 +181,7 @@ def test_an_id_that_means_none_is_an_error_also_where_the_name_service_says_it(u
 def test_a_second_drop_in_a_jail_without_accounts_needs_none(jail):
     """It is what was dropped to, however its names were written."""
     need_root()
+    need_accounts_of_debian()
 
     def child():
         security = capdrop.Security(user='www-data', group='www-data', supplemental_groups=('mail',), chroot=str(jail),
@@ -196,6 +197,7 @@ def test_a_second_drop_in_a_jail_without_accounts_needs_none(jail):
 
 def test_another_drop_in_a_jail_without_accounts_says_to_restart(jail):
     need_root()
+    need_accounts_of_debian()
 
     def child():
         capdrop.drop(capdrop.Security(user='www-data', group='www-data', chroot=str(jail)))
@@ -208,6 +210,7 @@ def test_another_drop_in_a_jail_without_accounts_says_to_restart(jail):
 
 def test_no_name_is_looked_up_once_the_process_is_looked_at():
     need_root()
+    need_accounts_of_debian()
 
     def child():
         import grp
@@ -245,6 +248,7 @@ def test_check_tells_all_wrong_values_at_once(tmp_path):
 
 def test_without_getgrouplist_the_groups_of_an_account_are_found_as_well():
     """An older libc of Solaris has none, and no Python built there."""
+    need_accounts_of_debian()
     program = ('import os, sys; del os.getgrouplist; import posix; del posix.getgrouplist; sys.path.insert(0, %r); import capdrop; '
                'print(capdrop.plan(capdrop.Security(user="www-data")).warnings)' % os.path.dirname(capdrop.__file__))
     done = run_command([sys.executable, '-I', '-c', program])

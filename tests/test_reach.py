@@ -81,6 +81,10 @@ def open_here(test):
     return found
 
 
+def need_shadow():
+    need(SHADOW, 'needs /etc/shadow')
+
+
 def is_directory(status):
     return stat.S_ISDIR(status.st_mode)
 
@@ -94,6 +98,7 @@ SHADOW = os.stat('/etc/shadow')[2:0:-1] if os.path.exists('/etc/shadow') else No
 
 def test_the_sharers_of_these_tests_share():
     need_root()
+    need_shadow()
 
     def child():
         files = Sharer(CLONE_FILES, lambda page: os.open('/etc/shadow', os.O_RDONLY))
@@ -109,6 +114,7 @@ def test_the_sharers_of_these_tests_share():
 @pytest.mark.parametrize('inside', [False, True], ids=['', 'chroot'])
 def test_what_a_sharer_of_descriptors_opens_after_the_drop_is_not_open_here(inside, jail):
     need_root()
+    need_shadow()
 
     def child():
         sharer = Sharer(CLONE_FILES, lambda page: os.open('/etc/shadow', os.O_RDONLY))

@@ -1033,11 +1033,16 @@ def give_away(work):
 FILE_CAPABILITIES = struct.pack('<5I', 0x02000001, DAC_OVERRIDE | DAC_READ_SEARCH, 0, 0, 0)
 
 
+def set_capabilities(path):
+    """Not by os.setxattr, which a Python on musl may lack."""
+    c('setxattr', os.fsencode(path), b'security.capability', FILE_CAPABILITIES, ctypes.c_size_t(len(FILE_CAPABILITIES)), 0)
+
+
 def file_capability(work):
     name = own_name(work)
     os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o700))
     try:
-        os.setxattr(name, 'security.capability', FILE_CAPABILITIES)
+        set_capabilities(name)
         return True
     finally:
         os.unlink(name)
@@ -1283,7 +1288,7 @@ class Place:
             shutil.copy(os.path.realpath(self.cat), path)
             os.chmod(path, mode)
         try:
-            os.setxattr(path, 'security.capability', FILE_CAPABILITIES)
+            set_capabilities(path)
         except OSError:                         # a file system without them
             pass
         probe = os.path.join(self.work, 'probe', 'start_states.py')

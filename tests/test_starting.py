@@ -42,6 +42,7 @@ class Appliance:
 
     def build(self, umask=0o022):
         """The commands of the page."""
+        need(shutil.which('install'), 'needs install')
         script = 'umask %o\n%s' % (umask, self.placed(BUILD).replace(
             'python3', sys.executable))
         if sys.version_info < (3, 7):                   # as the page says, it has no such option

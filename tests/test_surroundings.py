@@ -16,9 +16,8 @@ import time
 import pytest
 
 from conftest import (
-    AS_1111, BIND, Ended, dropped, ends, everything, fields, in_child, launched, need, need_root, no_proc,
-    refused, run_command,
-    watch)
+    AS_1111, BIND, Ended, dropped, ends, everything, fields, in_child, launched, need,
+    need_accounts_of_debian, need_root, no_proc, refused, run_command, watch)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -458,6 +457,7 @@ MISSING = ('O_PATH waitid getgrouplist getxattr O_NOFOLLOW O_DIRECTORY O_CLOEXEC
 @pytest.mark.parametrize('name', MISSING)
 def test_what_another_python_lacks_is_not_needed(name):
     need_root()
+    need_accounts_of_debian()
     program = '''
 import os, posix, sys
 for module in os, posix:

@@ -64,7 +64,7 @@ def installed(tmp_path_factory):
         shutil.copy(os.path.join(TOP, name), str(top))
     shutil.copytree(os.path.join(TOP, 'docs'), str(top / 'docs'))
     done = run_command([sys.executable, '-m', 'pip', 'install', '--quiet', '--target', str(target), str(top)])
-    need(done.returncode == 0, 'needs pip, and what pip gets: ' + done.stderr)
+    need(done.returncode == 0, 'needs pip, and what pip gets: ' + done.stderr.strip().rpartition('\n')[2])
     return str(target)
 
 
