@@ -1511,22 +1511,28 @@ def without_names(shape):
 
 
 def opened_after_each(lines, shapes, opened):
-    """What is open after each line, up to the first that is left to the tokens.
-
-    A shape that does not tell (None) may do so once more is known of its line.
-    """
+    """What is open after each line, up to the first that is left to the tokens."""
     after_each = []
     for line, shape in zip(lines, shapes):
         before = opened
         opened = SHAPES[before, shape]
-        if opened is None and SLASH in shape:
-            opened = opened_after_slashes(before, line, shape)
-        if opened is None and not has_name(line):           # Binding_Group has only a part
-            opened = SHAPES[before, without_names(shape)]
         if opened is None:
-            break
+            opened = opened_at_a_closer_look(before, line, shape)
+            if opened is None:
+                break
         after_each.append(opened)
     return after_each
+
+
+def opened_at_a_closer_look(opened, line, shape):
+    """What is open after a line whose shape does not tell; None if the line does not either."""
+    if SLASH in shape:
+        after = opened_after_slashes(opened, line, shape)
+        if after is not None:
+            return after
+    if has_name(line):
+        return None
+    return SHAPES[opened, without_names(shape)]         # such as Binding_Group
 
 
 class Shapes(dict):
