@@ -1473,11 +1473,12 @@ def end_of_lines(source):
 
 
 def marked(text):
-    """With marks, and an empty line before it: a /* right here begins a line.
+    """In small letters, with marks, and an empty line before it: a /* right here begins a
+    line.
 
     (Its newline makes up, in extent(), for the one that ends the last line.)
     """
-    text = b'\n' + text
+    text = b'\n' + text.lower()
     for sign, mark in SIGNS:
         text = text.replace(sign, mark)
     return text
@@ -1493,7 +1494,6 @@ def shapes_of(text):
 
     A name is marked also where it is only part of a word, once it stands alone somewhere.
     """
-    text = text.lower()
     if has_name(text):
         for name, mark in NAME_MARKS.items():
             text = text.replace(name, mark)
@@ -1501,8 +1501,8 @@ def shapes_of(text):
 
 
 def has_name(text):
-    """Does a name of ours stand alone in it?"""
-    words = text.lower().translate(NAMES_APART).split()
+    """Does a name of ours stand alone in this marked text?"""
+    words = text.translate(NAMES_APART).split()
     return not NAME_MARKS.keys().isdisjoint(words)
 
 
