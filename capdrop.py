@@ -1404,6 +1404,7 @@ NAME_MARKS = {
     b'include': b'\xfa',
     b'local_changes_file': b'\xfa',
 }
+OUR_NAMES = frozenset(NAME_MARKS)
 
 # What may stand beside a name of ours without being seen, or being meant: it is to be
 # warned of.  (The bytes of a no-break space and a byte order mark are among them.)
@@ -1503,7 +1504,7 @@ def shapes_of(text):
 def has_name(text):
     """Does a name of ours stand alone in this marked text?"""
     words = text.translate(NAMES_APART).split()
-    return not NAME_MARKS.keys().isdisjoint(words)
+    return not OUR_NAMES.isdisjoint(words)
 
 
 def without_names(shape):
