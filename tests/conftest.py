@@ -23,6 +23,7 @@ import pytest
 TESTS = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(TESTS)
 SCRIPT = os.path.join(TOP, 'capdrop.py')
+CI = os.environ.get('CI')        # some tests go on in an environment of their own
 sys.path.insert(0, TOP)
 import capdrop      # noqa: E402
 
@@ -30,7 +31,7 @@ import capdrop      # noqa: E402
 def need(condition, reason):
     """Skip where something is missing; under CI nothing that matters may be missing."""
     if not condition:
-        (pytest.fail if os.environ.get('CI') else pytest.skip)(reason)
+        (pytest.fail if CI else pytest.skip)(reason)
 
 
 def need_root():
@@ -42,7 +43,7 @@ REAL = ('test_daemons', 'test_recipes', 'test_systemd', 'test_containers')      
 
 def pytest_collection_modifyitems(items):
     """CI runs these once, under the Python for which it sets CAPDROP_REAL=1."""
-    if not os.environ.get('CI') or os.environ.get('CAPDROP_REAL') == '1':
+    if not CI or os.environ.get('CAPDROP_REAL') == '1':
         return
     for item in items:
         if item.nodeid.split('::')[0].split('/')[-1][:-len('.py')] in REAL:

@@ -195,6 +195,14 @@ def launch(heading):
     return start(first[-1])
 
 
+def need_localhost(program):
+    """If it asks for that."""
+    try:
+        socket.getaddrinfo('localhost' if 'localhost' in program else None, 80)
+    except OSError as e:
+        need(False, 'needs a name for 127.0.0.1, localhost in /etc/hosts: %s' % e)
+
+
 def shell(line):
     need('install ' not in line or shutil.which('install', path=PATH), 'needs install')
     done = run_command(['/bin/sh', '-c', line])
@@ -528,10 +536,7 @@ def test_asyncio_listens_before_the_drop_and_serves_after_it():
     ('capdrop.drop(', 'loop.run_until_complete(loop.run_in_executor(None, print))\ncapdrop.drop(')
 ], ids=['empty', 'None', 'a name', 'an executor'])
 def test_asyncio_that_has_started_a_thread_is_refused_the_drop(old, new):
-    try:
-        socket.getaddrinfo('localhost' if 'localhost' in new else None, 80)
-    except OSError as e:
-        need(False, 'needs a name for 127.0.0.1, localhost in /etc/hosts: %s' % e)
+    need_localhost(new)
     process = program('asyncio', change=lambda text: text.replace(old, new))
     assert process.wait(30) == 1 and 'RefusedError' in said(process) and 'more than one thread' in said(process)
 

@@ -485,11 +485,12 @@ def test_ids_that_the_namespace_maps_are_as_good_as_any():
 
 
 def test_check_warns_of_ids_that_this_user_namespace_does_not_map(tmp_path):
-    need_user_namespaces(user_namespace())
+    prepare = user_namespace('0 0 65536', '0 0 65536')          # also whose clone this may be
+    need_user_namespaces(prepare)
     path = tmp_path / 'my.conf'
-    path.write_text('Security { user = 1111 group = 4321 }')
+    path.write_text('Security { user = 71111 group = 74321 }')
     path.chmod(0o644)
-    done = in_child(lambda: (user_namespace()(), run_command([sys.executable, '-I', SCRIPT, 'check', str(path)]))[1])
+    done = in_child(lambda: (prepare(), run_command([sys.executable, '-I', SCRIPT, 'check', str(path)]))[1])
     assert done.returncode == 0 and 'uid_map' in done.stdout and 'gid_map' in done.stdout
 
 

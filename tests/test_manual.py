@@ -226,6 +226,7 @@ def place():
     path = tempfile.mkdtemp(prefix='capdrop-manual-', dir='/tmp')
     os.chmod(path, 0o755)
     shutil.copy(SCRIPT, path)
+    os.chmod(path + '/capdrop.py', 0o644)       # it may be of a clone that is private
     stanza = re.search(r'^\.Bd .*?\n(.*?)^\.Ed', section('The stanza', 'Ss'), re.M | re.S).group(1)
     for name, text in (('capdrop', '#!/bin/sh\nexec %s -I %s/capdrop.py "$@"\n' % (sys.executable, path)),
                        ('myd', '#!/bin/sh\necho "serving as $(id -u)"\n'), ('myd.conf', plain(stanza))):

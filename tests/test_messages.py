@@ -304,6 +304,7 @@ def test_who_is_not_root_is_told_what_is_missing_and_to_start_as_root(tmp_path, 
     path = tempfile.mkdtemp(prefix='capdrop-messages-', dir='/tmp')
     os.chmod(path, 0o755)
     shutil.copy(SCRIPT, path)
+    os.chmod(path + '/capdrop.py', 0o644)       # it may be of a clone that is private
 
     def become():
         os.setgroups([])

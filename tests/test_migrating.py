@@ -66,6 +66,7 @@ def place():
     path = tempfile.mkdtemp(prefix='capdrop-migrating-', dir='/tmp')
     os.chmod(path, 0o755)
     shutil.copy(SCRIPT, path)
+    os.chmod(path + '/capdrop.py', 0o644)       # it may be of a clone that is private
     for name, arguments in ('myd', '-c "%s"' % SHOW), ('capdrop', '%s/capdrop.py "$@"' % path):
         with open(os.path.join(path, name), 'w') as file:
             file.write('#!/bin/sh\nexec %s -I %s\n' % (PYTHON, arguments))

@@ -21,7 +21,7 @@ import capdrop
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 if sys.platform == 'linux':
     from test_daemons import (
-        PYTHON, RUNNING, commands, connect, family, machine, open_page, running, said, shell,
+        PYTHON, RUNNING, commands, connect, family, machine, need_localhost, open_page, running, said, shell,
         soon, start, write)
 
 PAGE = 'recipes.md'
@@ -347,6 +347,7 @@ def test_server_that_opens_its_port_itself_keeps_the_capability(name, venv):
 
 
 def serves_in_python(venv, heading, row, conf):
+    need_localhost(row['lines after the drop'])
     path = compose(heading, codes(row['lines after the drop']))
     process = start([python_of(venv), '-Es', path])
     question = QUESTIONS_IN_PYTHON.get(row['server'], http)
@@ -359,7 +360,7 @@ def serves_in_python(venv, heading, row, conf):
 @pytest.mark.parametrize('name', LATER)
 def test_library_is_started_after_the_drop(name, venv):
     need(os.cpu_count() > 1 or name != 'numpy', 'needs two processors')
-    machine()(starts_after_the_drop)(venv, LATER[name])
+    machine(*['/dev/shm'] * (name in ('multiprocessing.Pool', 'shared_memory')))(starts_after_the_drop)(venv, LATER[name])
 
 
 MAIN = """\

@@ -1293,6 +1293,7 @@ class Place:
             pass
         probe = os.path.join(self.work, 'probe', 'start_states.py')
         shutil.copy(os.path.realpath(__file__), probe)
+        os.chmod(probe, 0o644)
         py_compile.compile(probe, doraise=True)
 
     def jail(self, name):
@@ -1309,7 +1310,7 @@ class Place:
         for tree in self.trees + [os.path.join(self.work, name) for name in (
                 'secret', 'probe', 'plain', 'suid', 'sgid', 'fcap', 'open')]:
             os.makedirs(path + tree, exist_ok=True)
-            mount(tree, path + tree, None, MS_BIND)
+            mount(tree, path + tree, None, MS_BIND | MS_REC)
         if name != 'bare':
             os.mkdir(path + '/proc')
             mount('/proc', path + '/proc', None, MS_BIND)
@@ -1545,7 +1546,17 @@ def open_up(path):
     fd = os.open(path, os.O_PATH)
     mount('none', above, 'tmpfs', 0, 'mode=755')
     os.makedirs(path, exist_ok=True)
-    mount('/proc/self/fd/%d' % fd, path, None, MS_BIND | MS_REC)
+    source = '/proc/self/fd/%d' % fd
+    if os.fstat(fd).st_mode & 0o001:
+        mount(source, path, None, MS_BIND | MS_REC)
+    else:                                       # what is in it, which may be another tree
+        for name in os.listdir(source):
+            inner, target = os.path.join(source, name), os.path.join(path, name)
+            if os.path.isdir(inner):
+                os.mkdir(target)
+            else:
+                write(target, '')
+            mount(inner, target, None, MS_BIND | MS_REC)
     os.close(fd)
 
 
