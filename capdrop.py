@@ -1767,6 +1767,8 @@ def everything_on_the_way(path):
         parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
         status = status_or_none(at)
         if status is None:
+            if parent in found:                     # last: something could be put into it
+                found[parent] = found.pop(parent)
             continue
         found.pop(at, None)
         found[at] = status

@@ -1447,6 +1447,17 @@ def test_in_a_current_directory_that_is_gone_an_absolute_name_is_judged(public):
     assert in_child(child) == {path: []}
 
 
+@pytest.mark.parametrize('target', ['absent', 'SELF/absent', 'SELF/../sticky/absent'])
+def test_a_link_to_nothing_in_a_sticky_directory_lets_everyone_put_a_file_there(target, public):
+    need_root()
+    os.mkdir(public + '/sticky')
+    os.chmod(public + '/sticky', 0o1777)
+    link = public + '/sticky/link'
+    os.symlink(target.replace('SELF', public + '/sticky'), link)
+    main = write(public, 'main', 'Local_Changes_File = "%s" %s' % (link, STANZA))
+    assert all_writers(load(main))[link] == [(public + '/sticky', 'everyone', None)]
+
+
 def test_a_sticky_bit_on_a_file_excuses_nothing(public):
     need_root()
     path = write(public, 'f', STANZA)
