@@ -676,6 +676,9 @@ class Goal:
             named = () if self.user is None else self.account_groups()
         elif named is None and right:
             named = ()
+        if self.holds(SETGID) and self.start.deny and not self.proc() and self.start.blocked:
+            self.may['setgroups(2) is blocked'] = (
+                'denied by the user namespace, which without /proc looks like a filter')
         self.wanted_groups = self.list = None
         if named is None:
             return
