@@ -55,13 +55,13 @@ State.  Names that are not in __all__ are its own and may change.
 # CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR
 # THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 
-# Believed are the kernel, the C library, libcap and Python, and whoever starts this process,
-# with its arguments, environment and descriptors.  Not believed are the files that a Security
-# is read from (see `trust`), what the name service answers (ids are checked), and a call that
-# says that it has done its work (all is read back).
+# This program believes the kernel, the C library, libcap and Python, and whoever starts it,
+# with its arguments, environment and descriptors.  It does not believe the files that a
+# Security is read from (see `trust`), what the name service answers (ids are checked), and a
+# call that says that it has done its work (all is read back).
 #
-# Given up are ids, groups, capabilities or privileges, the right to gain new ones by
-# execve(2), and what lies outside of chroot.  Not given up are open descriptors with what
+# A drop gives up ids, groups, capabilities or privileges, the right to gain new ones by
+# execve(2), and what lies outside of chroot.  It does not give up open descriptors with what
 # they were opened for (what is known to lead back to root is refused), keyrings, the
 # controlling terminal, memory, environment, limits, the control group, and children that run
 # already.  docs/safety.md says more of each.
@@ -129,13 +129,14 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # ------------------------------------------------------------------ errors, messages
 #
 # Two exceptions, told apart by what the caller has to do.  Both promise that ids, groups,
-# rights and root directory are as they were.  (Descriptors and current directory may be
-# shared with nobody any more; and where a message says so, signals stay blocked.)
+# rights and root directory are as they were.  (Descriptors and current directory, if another
+# process shared them, may be this process's own from then on; and where a message says so,
+# signals stay blocked.)
 #
 # A drop that has begun raises neither: it ends as asked, or the process ends.  (What a
 # signal handler of the caller raises when all is done passes on.)
 #
-# Messages are put together here and where they are raised, from text in hand.
+# No message is looked up: each is put together here, or where it is raised.
 
 class Error(Exception):
     """Nothing has been changed: the base of ConfigError and RefusedError."""
@@ -369,7 +370,8 @@ def accepted(option, value, place):
         return bool(value)
     if option != 'supplemental_groups':
         return accepted_text(option, value, place)
-    if isinstance(value, (str, bytes, int)):            # bytes would pass for a list of ids
+    # bytes would pass for a list of ids
+    if isinstance(value, (str, bytes, bytearray, memoryview, int)):
         value = (value,)
     return tuple(accepted_text(option, element, place) for element in value)
 
@@ -377,7 +379,7 @@ def accepted(option, value, place):
 def accepted_text(option, value, place):
     may_be_number = option in ('user', 'group', 'supplemental_groups')
     if may_be_number and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+        value = str(int(value))                         # of an IntEnum the number
     if not isinstance(value, str):
         raise ConfigError('%s is not text' % option, *place)
     for rule in OPTIONS[option]:
@@ -590,7 +592,7 @@ class Token:
 
     @property
     def name(self):
-        """A word as a name, which is the same in any case."""
+        """A word as a name, in small letters: case makes no difference."""
         return self.raw.lower().decode()
 
     @property
@@ -645,7 +647,7 @@ class Source:
 
     def place(self, offset):
         """(file, line, column) of an offset; it goes on counting from the last one asked for,
-        which must not lie behind it."""
+        which must not be greater."""
         seen, line, column = self.counted
         begin = self.data.rfind(b'\n', seen, offset) + 1
         if begin:
@@ -804,7 +806,9 @@ class Source:
             raise self.error(token.at, 'stray comma: nothing but blanks stands between options')
 
     def check_string_end(self, listed):
-        after = AFTER_STRING + (b',',) if listed else AFTER_STRING
+        after = AFTER_STRING
+        if listed:
+            after += (b',',)
         if self.pos < len(self.data) and not self.data.startswith(after, self.pos):
             raise self.error(self.pos, 'a blank has to follow a string')
 
@@ -1190,7 +1194,8 @@ class Reader:
             raise Unreadable('includes are nested more than %d deep' % NESTED)
 
     def remember(self, name, key=None):
-        """A file that was read, a directory, or a place where there is no file."""
+        """Note a file that was read, a directory, or a place where there is no file (key None).
+        Unreadable if it was another one before."""
         known = self.opened.setdefault(name, key)
         if known != key:
             raise Unreadable('%s was replaced while the configuration was read'
@@ -1856,7 +1861,7 @@ def with_those_above(path):
 
 # The policy, in three sentences: those at the head of strangers(), overridden_root() and
 # gifts().  writers_of: what writers_of_files found.  Group 0 is root's own where the
-# process will not be in it.
+# user is not in it, neither as the process to be nor by its account.
 
 ROOTS_GROUP = ('group', 0)
 
@@ -3015,7 +3020,7 @@ def id_map(kind):
 
 
 def maps_every_id(kind):
-    """Does this user namespace map all of them?  The first one does."""
+    """Does this user namespace map every id?  The initial user namespace does."""
     ranges = id_map(kind)
     if ranges is None:
         return is_mapped_by_trial(kind, NOT_AN_ID - 1)
@@ -3035,7 +3040,8 @@ O_NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)           # and that it is no link
 
 
 def every_task(tasks, pid):
-    """{thread: its fields} of all threads: none might hide in a storm of others."""
+    """{thread: its fields} of all threads: looked at again until none can have been missed,
+    since one could hide among others that start and end fast."""
     known_groups = {}
     for _ in range(200):
         numbers = task_numbers(tasks)
@@ -3161,7 +3167,8 @@ def opens_files(fdinfo, directory=None):
 def is_outside(root, identity, cwd, directory):
     """Does this current directory lead out of the root?
 
-    As many steps up as it is deep the root has to be, and nothing mounted over it.
+    `..` for each name below the root must lead to the root itself, not to something that is
+    mounted over it.
     """
     here = posix.open(cwd, O_PATH, dir_fd=directory)        # it may change meanwhile
     try:
@@ -3406,7 +3413,8 @@ class Names:
         security = self.security
         writers = security.origin.writer_ids()
         groups = frozenset()
-        if security.supplemental_groups is None or writers:
+        has_jail = security.chroot is not None
+        if security.supplemental_groups is None or writers or has_jail:
             groups = all_groups_of(entry)
         own_group = False
         if ('group', entry.pw_gid) in writers:
@@ -3436,7 +3444,8 @@ def all_groups_of(entry):
 
 
 def found_or_none(ask, name_or_number):
-    """The entry; None if there is none.  That it cannot be asked is an OSError.
+    """The entry; None if there is none.  (CPython raises KeyError also where the name service
+    fails: that cannot be told from a name that is not there.)
 
     ValueError: no name in this system's encoding.
     """
@@ -3645,8 +3654,8 @@ class Case:
         self.writers_of = self.find_writers()
 
     def find_writers(self):
-        """None for a process that is not root and may change no id: whatever a file says, it
-        gets nothing by it that it has not."""
+        """{} for a process that is not root and may change no id: no file can give it what it
+        does not hold."""
         matters = 0 in self.found.uid or self.rights & IDENTITY_RIGHTS
         if not matters:
             return {}
@@ -3674,7 +3683,8 @@ class Case:
 
     @property
     def confined(self):
-        """Is it left with a set?  Otherwise it is root that keeps everything."""
+        """Is it left with a limited set?  False only for root that keeps everything: user is
+        root, and the option is absent."""
         return not keeps_everything(self.target, self.goal)
 
     @property
@@ -3692,7 +3702,8 @@ class Case:
 
     @property
     def forbids_dumps(self):
-        """Root that keeps a set only.  Before execve(2) it would be for nothing: that undoes it."""
+        """Is the process to be made undumpable?  Only uid 0 with a limited set; and not before
+        execve(2), which makes it dumpable again."""
         return self.confined and 0 in self.goal.uid and not self.exec
 
     @property
@@ -3710,8 +3721,14 @@ class Case:
         own_group = None
         if self.account is not None and self.account.own_group:
             own_group = self.account.gid
-        goal = self.goal
-        return may_rewrite(goal.uid[0], goal.gid + goal.groups, own_group)
+        return may_rewrite(self.goal.uid[0], self.groups_of_user(), own_group)
+
+    def groups_of_user(self):
+        """The groups that the user will be in, or is by its account: elsewhere it may log in."""
+        by_account = ()
+        if self.account is not None:
+            by_account = tuple(self.account.groups)
+        return self.goal.gid + self.goal.groups + by_account
 
     def beyond_account(self):
         """{option: what it grants beyond what the user has by his account}."""
@@ -3811,7 +3828,7 @@ def jail_unsafe(case):
         yield case.process.jail_refusal
     user = case.goal.uid[0]
     # Unlike a configuration it may not be the user's own: its writer decides what runs in it.
-    allowed = may_rewrite(user, case.goal.gid + case.goal.groups, None) - {('user', user)}
+    allowed = may_rewrite(user, case.groups_of_user(), None) - {('user', user)}
     for writer in case.process.jail_writers:
         if not writer.is_one_of(allowed):
             yield 'chroot: %s: only root may be able to write or replace it, not %s' % (
@@ -4088,7 +4105,7 @@ class Linux(LinuxCalls):
 
     def securebits(self, held):
         bits = held.securebits
-        if not bits & SECBIT_KEEP_CAPS_LOCKED:      # else what cannot be undone is expected
+        if not bits & SECBIT_KEEP_CAPS_LOCKED:      # locked: it stays, so the goal has it too
             bits &= ~SECBIT_KEEP_CAPS
         if 0 in held.uid:                           # or exec would give uid 0 everything
             bits |= SECBIT_NOROOT | SECBIT_NOROOT_LOCKED
@@ -4154,7 +4171,8 @@ class Linux(LinuxCalls):
         trimmed = found.bounding - goal.bounding
         if trimmed:                                 # while cap_setpcap is effective
             yield self.each_row('PR_CAPBSET_DROP', trimmed, PR_CAPBSET_DROP)
-        # Only for uid 0, and keepcaps is only set for others: it is not undone by this.
+        # This cannot undo PR_SET_KEEPCAPS: bits are added for a goal of uid 0 only, and keepcaps is
+        # switched on for other goals only.
         if goal.securebits & ~found.securebits:
             yield self.prctl_row('PR_SET_SECUREBITS, %#x' % goal.securebits,
                                  PR_SET_SECUREBITS, goal.securebits)
@@ -4276,7 +4294,7 @@ def sets_capabilities(case):
 
 
 def sets_keepcaps(case):
-    """Must PR_SET_KEEPCAPS be switched on while they change?"""
+    """Must PR_SET_KEEPCAPS be switched on for the change of ids?"""
     kept = bool(case.goal.permitted) and loses_with_the_user(case)
     return kept and not case.found.keepcaps
 
@@ -4759,13 +4777,14 @@ def this_platform():
 # ------------------------------------------------------------------------- the order
 
 def rows_of_drop(case):
-    """The order.  set_uid takes away the rights to groups, gid and root directory, so it
-    stands behind them.  Around them is what the platform needs: what its rights are needed
-    for, and what comes when they are gone.
+    """The order.  set_uid takes away the rights to change groups, gid and root directory, so
+    it comes after those three.  `before` holds the rows of the platform that need the rights
+    of now; `after` those that take rights away, or that set_uid would undo.
     """
     platform, goal = case.platform, case.goal
     yield from platform.before(case)
-    if 'groups' in case.rights:                     # even if it seems so already: not mapped
+    # even if they look right: an unmapped one shows as 65534
+    if 'groups' in case.rights:
         yield platform.set_groups(goal.groups)
     if case.security.chroot is not None:
         if case.changes_root:
@@ -4778,8 +4797,9 @@ def rows_of_drop(case):
     yield from platform.after(case)
 
 
-# How an attempt has to be refused.  An id that the user namespace does not map is no id
-# there; of anything else EINVAL would say that the right is still held.
+# The errors that prove that a right is gone.  EINVAL counts for setresuid and setresgid only:
+# it is the answer for an id that the user namespace does not map.  From any other call EINVAL
+# would mean that the kernel had already found the right and looked at the arguments.
 NOT_PERMITTED = (errno.EPERM,)
 NOT_OR_NOT_MAPPED = (errno.EPERM, errno.EINVAL)
 
@@ -4965,10 +4985,12 @@ def must_be(asked, kinds, verb):
 #   11  mask and collector are restored
 #
 # What raises before 6 has changed nothing (but that nobody shares descriptors and
-# directories any more), and restores mask and collector.  From 6 on any call that fails ends
-# the process with 125; nothing is imported or asked of the name service, nothing of the
-# caller's runs, and all that is looked up is / and . (and, where a filter blocks setfsuid(2),
-# this process in the /proc that was opened before).
+# directories any more), and restores mask and collector.
+#
+# From 6 on any call that fails ends the process with 125.  Nothing is imported or asked of
+# the name service, and nothing of the caller's runs but Python's own tracers and audit hooks.
+# Only / and . are looked up (and, where a filter blocks setfsuid(2), this process in the
+# /proc that was opened before).
 
 last_drop = []                  # empty, or (Request.key(), the State that it left)
 
@@ -5011,7 +5033,7 @@ def launch_with(request, argv, env, quiet):
         dropped = True
         command.run(state, request.security.chroot)
     finally:
-        if dropped:                                 # run() could not even end it: no memory
+        if dropped:                                 # run() failed to end the process: no memory
             posix._exit(126)
 
 
@@ -5077,7 +5099,7 @@ def is_held_already(request):
         return False
     fields = refusing(fields_of_this_process, this_platform())
     if fields.get('threads') == 0:                  # a jail without /proc, unshare(2) blocked
-        fields['threads'] = None                    # it cannot be told
+        fields['threads'] = None                    # not compared, then
     return State(fields) == last_drop[1]
 
 
@@ -5100,7 +5122,7 @@ def drop_in_silence(silence, request, target, command, quiet):
         else:
             last_drop[:] = record
     finally:
-        if not silence.has_dropped:                 # carry_out has closed it already
+        if not silence.has_dropped:                 # else carry_out has closed it
             refusing(process.close)
     return state
 
@@ -5115,16 +5137,22 @@ def fields_of_this_process(platform):
 
 
 def unshare_and_look(platform, chroot):
-    """In this order: what a sharer opened after the look would slip in."""
-    if platform.wait_for_one_thread():
+    """Unshare first, then look: else a process that shares the descriptors could open one
+    after the look."""
+    has_one_thread = platform.wait_for_one_thread()
+    if has_one_thread:
         platform.unshare()
-    return Process(platform, chroot)
+    process = Process(platform, chroot)
+    if process.found.threads == 1 and not has_one_thread:
+        process.close()
+        raise RefusedError('a thread was still running, and has ended only now: try again')
+    return process
 
 
 def refuse_or_warn(case, steps, attempts, request, quiet):
     """RefusedError if anything stands against it; else the State to end in, with warnings,
     which are written unless `quiet`."""
-    if request.agreed_plan is not None and steps:      # with none, all is as asked already
+    if request.agreed_plan is not None and steps:      # no steps: already held
         compare(request.agreed_plan, case, steps, attempts)
     refusals = refusals_of(case)
     if refusals:
@@ -5248,10 +5276,12 @@ def takes_a_line():
 class Silence:
     """Signals blocked, and seen to be, and the collector off, until restore().
 
-    A handler or finalizer that ran half-way would run with rights that are about to go.
-    Handlers that are due run here, first; one that raises leaves all as it was.
+    A handler or finalizer that ran in the midst of a drop would run with rights that are about
+    to go.  Handlers of signals that came before run in __init__, while nothing has changed; what
+    one of them raises passes on, and the mask is restored.
 
-    has_dropped: this process has changed, and cannot go on with signals blocked.
+    has_dropped: set by drop_in_silence after carry_out; if the mask cannot be restored then, the
+    process ends, since its caller could no longer be told by RefusedError.
     """
     __slots__ = 'mask', 'collecting', 'has_dropped'
 
@@ -5314,7 +5344,7 @@ def set_mask(mask):
     except OSError as error:
         raise_if_of_a_handler(error)
         return error.strerror
-    except MemoryError as error:                    # of the old mask, which it returns
+    except MemoryError as error:                    # for the set that pthread_sigmask returns
         raise_if_of_a_handler(error)
         return 'out of memory'
     return None
@@ -5339,7 +5369,7 @@ def reset_signals():
             signal.signal(number, signal.SIG_IGN)   # discards one that is pending
         for number in sorted(ignored | caught_signals()):
             signal.signal(number, signal.SIG_DFL)
-    except ValueError as error:                     # a subinterpreter
+    except ValueError as error:                     # of a subinterpreter
         raise RefusedError('launch: %s' % error) from None
 
 
@@ -5435,7 +5465,7 @@ class Command:
 
     def resolved(self, root):
         """The program that will be run (of a script: its interpreter), or None; for checks,
-        since execve(2) looks for itself.  root: the jail, or ''."""
+        since execve(2) does its own look-up.  root: the path of the jail, or ''."""
         for path in self.paths:
             path = within(root, os.fsdecode(path))
             if is_executable(path):
@@ -5526,7 +5556,7 @@ def is_executable(path):
 def interpreter_of(path):
     """What stands after #! in the first line of a script, or ''."""
     try:
-        descriptor = posix.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = posix.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return ''
     try:
@@ -5733,7 +5763,7 @@ def wanted_fields(asked, places, platform, exec, jailed):
     wanted.update(places)
     wanted.pop('cwd_outside', None)
     if jailed:
-        wanted['cwd_outside'] = 0                   # chroot(2): it leads out
+        wanted['cwd_outside'] = 0                   # it leads out of the jail: chroot(2)
     if exec:
         for name in platform.cleared_by_exec:
             wanted.pop(name, None)
@@ -5822,7 +5852,8 @@ def unusual(first, threads):
         yield 'in another user namespace: its capabilities count in that only'
     for thread, fields in threads:
         for name, value in fields.items():
-            if name in ('command', 'threads'):      # their number: it is a later one
+            # how many threads there are was counted later for this one
+            if name in ('command', 'threads'):
                 continue
             if value != first.get(name):
                 yield 'thread %s differs: %s %s' % (thread, name, shown(value))

@@ -1005,6 +1005,29 @@ def test_a_configuration_that_others_could_rewrite_is_refused(case, accounts, tm
     assert bool([w for w in in_child(child) if ME in w and path in w]) == warned
 
 
+def in_group_0(accounts):
+    """The account is in group 0, which the process to be is not."""
+    def prepare():
+        accounts()
+        os.getgrouplist = lambda name, gid: [gid, 0]
+    return prepare
+
+
+@pytest.mark.parametrize('verb', ['drop', 'launch'])
+def test_what_group_0_may_write_is_refused_where_the_account_is_in_it(verb, accounts, tmp_path):
+    path = configuration(tmp_path, (0, 0, 0o664), (0, 0, 0o755), 'user = ecuser capabilities = ""')
+    assert 'can be rewritten by group 0' in refused(in_group_0(accounts), lambda: capdrop.load(path), verb)
+    assert in_child(lambda: accounts() or not capdrop.plan(capdrop.load(path)).refusals)
+    jail = tmp_path / 'jail'
+    jail.mkdir()
+    os.chmod(str(jail), 0o775)
+
+    def security():
+        return capdrop.Security(user='ecuser', supplemental_groups=(), chroot=str(jail))
+    assert 'only root may be able to write or replace it, not group 0' in refused(in_group_0(accounts), security, verb)
+    assert in_child(lambda: accounts() or not capdrop.plan(security()).refusals)
+
+
 def test_the_real_path_of_a_configuration_is_what_counts(accounts, tmp_path):
     path = configuration(tmp_path, (0, 0, 0o644), (1111, 0, 0o755), DOCUMENTED)
     os.symlink(path, str(tmp_path / 'link'))

@@ -205,6 +205,16 @@ def test_a_sharer_that_opens_directories_all_the_time_gets_none_into_the_jail(ja
     assert ends_seen <= {'refused', 'dropped'}
 
 
+@pytest.mark.parametrize('verb', ['drop', 'launch'])
+def test_a_thread_that_ends_between_the_wait_and_the_look_is_no_way_past_unshare(verb):
+    def prepare():
+        platform = capdrop.this_platform()
+        genuine = platform.wait_for_one_thread
+        platform.wait_for_one_thread = lambda: genuine() and False      # there was another one; it has ended since
+    assert refused(prepare, lambda: capdrop.Security(**AS_1111), verb) == (
+        'a thread was still running, and has ended only now: try again')
+
+
 def test_threads_of_a_process_that_is_refused_go_on_sharing():
     need_root()
 
