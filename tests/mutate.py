@@ -39,17 +39,20 @@ RESTS_ON = """
 """.split()
 CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'unshare', 'disable')
 # The quick ones first.
-TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_messages.py'], ['test_warnings.py'], ['test_reach.py'],
+TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_messages.py'], ['test_warnings.py'], ['test_reach.py'], ['test_start_states.py'],
          ['test_held.py'], ['test_audit.py'], ['test_names.py'], ['test_regain.py', 'test_without_libcap.py'], ['test_cli.py'],
-         ['test_config.py'], ['test_vendoring.py'], ['test_later.py'], ['test_surroundings.py', '-k', 'not memory'],
+         ['test_config.py'], ['test_vendoring.py'], ['test_solaris.py'], ['test_later.py'], ['test_surroundings.py', '-k', 'not memory'],
          ['test_faults.py', '-k', 'not whatever and not table'], ['test_faults.py', '-k', 'whatever']]
 OF_READING = 'test_config.py', 'test_messages.py', 'test_cli.py', 'test_linux.py', 'test_audit.py'
-SLOW = 'test_faults.py', 'test_surroundings.py', 'test_later.py', 'test_vendoring.py'
+SLOW = 'test_faults.py', 'test_surroundings.py', 'test_later.py', 'test_vendoring.py', 'test_solaris.py'
 QUICK = '--quick' in sys.argv
 
 # What no test can see, and why.
 EXCUSED = {
     'posix.chdir, "/"': 'fchdir has made it the current directory; the comparison after it tells if that ever changes',
+    'raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))': 'only a file of tracefs answers so, which few systems mount; '
+        'without it the next line raises TypeError',
+    'part of a condition in may_rewrite': 'no Writer is of the group None, so one more identity changes nothing',
     'reads it in another way': 'there is no such libcap yet; the comparison is for one that comes',
 }
 

@@ -717,6 +717,16 @@ def test_the_local_changes_file_may_include(tmp_path):
     assert options(load(main)) == {'user': 'b', 'group': 'a'}
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+def test_a_file_that_is_longer_than_it_says_is_not_read_in_part():
+    """Those of /proc say that they are empty."""
+    assert 'or grew while it was read' in error(load, '/proc/self/status').message
+
+
+def test_a_name_with_a_nul_is_no_file():
+    assert error(load, 'a\0b').message == 'the name of the configuration file has a NUL in it'
+
+
 def test_a_local_changes_file_names_no_other(tmp_path):
     main = write(tmp_path, 'main', 'Local_Changes_File = local Security { user = a }')
     local = write(tmp_path, 'local', 'Security { group = b }\nLocal_Changes_File = other\n')
@@ -1456,6 +1466,28 @@ def test_a_link_to_nothing_in_a_sticky_directory_lets_everyone_put_a_file_there(
     os.symlink(target.replace('SELF', public + '/sticky'), link)
     main = write(public, 'main', 'Local_Changes_File = "%s" %s' % (link, STANZA))
     assert all_writers(load(main))[link] == [(public + '/sticky', 'everyone', None)]
+
+
+def test_a_list_counts_for_a_sticky_directory_only_where_it_is_the_last(public):
+    """It is included, and so the last; on the way to the file in it only owners can replace that."""
+    need_root()
+    os.mkdir(public + '/sticky')
+    os.chmod(public + '/sticky', 0o1755)
+    write(public + '/sticky', 'part', STANZA)
+    platform = Platform()
+    platform.lists = {public + '/sticky'}
+    security = load(write(public, 'main', 'include "sticky"'))
+    found = all_writers(security, platform)
+    assert found[public + '/sticky'] == [(public + '/sticky', 'an access control list', None)]
+    assert found[public + '/sticky/part'] == found[public + '/main'] == []
+
+
+def test_a_way_through_a_loop_of_links_ends(tmp_path):
+    os.symlink('b', str(tmp_path / 'a'))
+    os.symlink('a', str(tmp_path / 'b'))
+    with pytest.raises(OSError) as caught:
+        capdrop.everything_on_the_way(str(tmp_path / 'a'))
+    assert caught.value.errno == errno.ELOOP
 
 
 def test_a_sticky_bit_on_a_file_excuses_nothing(public):

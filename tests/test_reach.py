@@ -205,6 +205,10 @@ def test_a_sharer_that_opens_directories_all_the_time_gets_none_into_the_jail(ja
     assert ends_seen <= {'refused', 'dropped'}
 
 
+def test_a_fanotify_group_of_which_nothing_is_told_may_open_files():
+    assert capdrop.opens_files('/dev/null') and capdrop.opens_files('/no/such/file')
+
+
 @pytest.mark.parametrize('verb', ['drop', 'launch'])
 def test_a_thread_that_ends_between_the_wait_and_the_look_is_no_way_past_unshare(verb):
     def prepare():

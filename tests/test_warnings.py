@@ -46,7 +46,7 @@ def in_groups_for_good():
 
 def child_started():
     nothing()
-    subprocess.Popen(['sleep', '10'])
+    subprocess.Popen(['sleep', '10'], stderr=subprocess.DEVNULL)        # or the answer would wait for it
 
 
 def closed_directory():
@@ -110,3 +110,76 @@ def test_nothing_is_warned_of_where_nothing_calls_for_it():
     found = plan_of(nothing, KEEP)
     assert [one for one in found if 'importing modules later' not in one] == []
     assert plan_of(nothing, KEEP, exec=True) == ()
+
+
+def in_groups_by_account_for_good():
+    in_groups_by_account()
+    without(SETGID)()
+
+
+NAMED = dict(user='daemon', supplemental_groups='24')
+# prepared by, options, arguments of plan; words of a warning that does not belong there
+NOT_WARNED = [
+    (in_groups_by_account, NAMED, {}, 'it is not in the groups of'),
+    (in_groups_by_account_for_good, dict(user='daemon'), {}, 'it is not in the groups of'),
+    (in_groups, dict(AS_1111, supplemental_groups='24'), {}, 'are given up'),
+    (in_groups_for_good, AS_1111, {}, 'are given up'),
+    (in_groups_for_good, dict(AS_1111, supplemental_groups='24'), {}, 'stay as they are'),
+    (in_groups, AS_1111, {}, 'stay as they are'),
+    (nothing, dict(user='root'), dict(no_new_privs=False), 'no_new_privs is waived'),
+    (nothing, dict(user='root'), {}, 'this is not confinement'),
+    (nothing, dict(user='root', capabilities=''), {}, 'root keeps everything'),
+    (nothing, dict(user='root', group='0', capabilities=''), {}, "group 0 is root's own"),
+    (child_started, dict(user='1111', group='8'), {}, 'amounts to root'),
+    (modules_closed, AS_1111, dict(exec=True), 'importing modules later will fail'),
+    (user_namespace(), dict(user='11', group='8', capabilities=''), {}, 'in this user namespace capabilities count'),
+]
+
+
+@pytest.mark.parametrize('prepare, options, how, text', NOT_WARNED, ids=['%s %d' % (row[3], n) for n, row in enumerate(NOT_WARNED)])
+def test_it_is_not_warned_of_where_it_is_not_so(prepare, options, how, text):
+    need_root()
+    need(HELD & NEEDED == NEEDED, 'needs the capabilities of root')
+    assert not [one for one in plan_of(prepare, options, **how) if text in one]
+
+
+@pytest.mark.parametrize('text, words', [
+    ('user = root', 'root keeps everything'),
+    ('user = root capabilities = ""', 'this is not confinement'),
+    ('user = 1111 group = 0', "group 0 is root's own"),
+    ('user = nobody', 'nobody is shared by many'),
+    ('user = 1111 group = 4321 capabilities = "cap_setuid+ep"', 'amounts to root: cap_setuid'),
+    ('user = 1111 group = 4321 capabilities = "cap_kill+p"', 'permitted but not effective'),
+])
+def test_check_warns_of_what_can_be_told_without_a_process(text, words):
+    warnings = capdrop.check(capdrop.loads('Security { %s }' % text), True)[1]
+    assert len([one for _, one in warnings if words in one]) == 1
+    good = capdrop.loads('Security { user = 1111 group = 4321 capabilities = "cap_kill+ep" }')
+    assert capdrop.check(good, True) == ([], [])
+
+
+def test_check_warns_of_what_the_users_own_file_does():
+    """Where only root and the user can change something on the way."""
+    need_root()
+
+    def child():
+        own_mounts()
+        c('mount', b'none', b'/mnt', b'tmpfs', 0, b'mode=755')
+        found = {}
+        for name, roots, own in (
+                ('its own', '', 'user = 1111 group = 4321 capabilities = "cap_kill+ep" chroot = "/mnt"'),
+                ('overrides', 'user = 1111 group = 4321 chroot = "/mnt"', 'chroot = "/"'),
+                ('gives', 'user = 1111 group = 4321', 'capabilities = "cap_setuid+ep"')):
+            with open('/mnt/own', 'w') as file:
+                file.write('Security { %s }' % own)
+            os.chown('/mnt/own', 1111, 0)
+            with open('/mnt/main', 'w') as file:
+                file.write('Security { %s } include "own"' % roots)
+            security = capdrop.load('/mnt/main' if roots else '/mnt/own')
+            found[name] = [one for _, one in capdrop.check(security, True)[1]]
+        return found
+    found = in_child(child)
+    own = [one for one in found['its own'] if 'can be rewritten by the user it names: it may not grant' in one]
+    assert len(own) == 1                                # once for the file, not for each option
+    assert [one for one in found['overrides'] if 'what root says he may not change' in one]
+    assert [one for one in found['gives'] if 'who could thus give himself cap_setuid' in one]
