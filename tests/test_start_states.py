@@ -689,6 +689,8 @@ class Goal:
         self.wanted_groups = set(outside) - {self.gid}
         if right:
             self.always_called('setgroups')
+            if not self.found['effective'] & SETGID:    # it is made effective for that
+                self.always_called('capset')
 
     def account_groups(self):
         names = [name for name, ids in self.accounts.items()
