@@ -5143,8 +5143,8 @@ def unshare_and_look(platform, chroot):
     if has_one_thread:
         platform.unshare()
     process = Process(platform, chroot)
-    if process.found.threads == 1 and not has_one_thread:
-        process.close()
+    if not has_one_thread and platform.wait_for_one_thread():
+        process.close()                             # one that ended too late to unshare
         raise RefusedError('a thread was still running, and has ended only now: try again')
     return process
 

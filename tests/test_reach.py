@@ -214,7 +214,8 @@ def test_a_thread_that_ends_between_the_wait_and_the_look_is_no_way_past_unshare
     def prepare():
         platform = capdrop.this_platform()
         genuine = platform.wait_for_one_thread
-        platform.wait_for_one_thread = lambda: genuine() and False      # there was another one; it has ended since
+        answers = iter([False])                     # there was another one; it has ended since
+        platform.wait_for_one_thread = lambda: next(answers, genuine())
     assert refused(prepare, lambda: capdrop.Security(**AS_1111), verb) == (
         'a thread was still running, and has ended only now: try again')
 
