@@ -652,6 +652,12 @@ class Goal:
                 self.may['cannot change %s ' % word] = (
                     'to another of the ids that it has, without the right')
             self.always_called('setres' + field)
+        if self.keeps_all and self.found['effective'] != self.found['permitted'] and inside[1] != 0:
+            self.always_called('capset')                # the kernel makes all effective: that is taken back
+        for number, field, right in (uid, 'uid', SETUID), (gid, 'gid', SETGID):
+            effective, filesystem = self.found[field][1], self.found[field][3]
+            if number == 65534 and self.start.map and not self.holds(right) and effective != filesystem:
+                self.may['may stand for'] = 'to try whether it is 65534 would change the filesystem id'
 
     def always_called(self, call):
         if call in self.start.blocked:
@@ -686,6 +692,8 @@ class Goal:
         outside = [translated(n, self.gid_map) for n in self.list]
         if None in outside:
             raise Refuse('an id that is not mapped')
+        if 65534 in self.list and self.start.map and not right:
+            self.may['may stand for'] = 'a supplementary group 65534 cannot be told from one that is not mapped'
         self.wanted_groups = set(outside) - {self.gid}
         if right:
             self.always_called('setgroups')
