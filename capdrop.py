@@ -3565,7 +3565,7 @@ class Process:
             # ENOENT: without /proc nothing tells what a descriptor without a file is.  Only
             # directories can be seen, and they matter where there is to be a jail.
             if jailed or error.errno != errno.ENOENT:
-                numbers = range(MOST_DESCRIPTORS)
+                numbers = possible_descriptors()
         found = []
         for number in numbers:
             kind = type_of_descriptor(number)
@@ -3602,9 +3602,16 @@ class Process:
             close_verified(jail)
 
 
-# Where descriptors cannot be listed, all are tried that fs.nr_open allows by default: the
-# limit of this process may have been lowered since one was opened.  proc(5)
-MOST_DESCRIPTORS = 1 << 20
+LEAST_TRIED, MOST_TRIED = 1 << 16, 1 << 20      # descriptors, where they cannot be listed
+
+
+def possible_descriptors():
+    """As many as this process may open, and at least 65,536: its limit may have been lowered
+    since one was opened.  At most as many as fs.nr_open allows by default, proc(5)."""
+    limit = posix.sysconf('SC_OPEN_MAX')
+    return range(max(LEAST_TRIED, min(limit, MOST_TRIED)))
+
+
 # Of directories, and of what has no file (io_uring, fanotify): 0, or on newer kernels that
 # of a regular file.
 TYPES_TO_LOOK_AT = stat.S_IFDIR, 0, stat.S_IFREG

@@ -33,7 +33,7 @@ RESTS_ON = """
     can_stay is_memory_of_another steps_and_attempts is_held_already unshare_and_look
     rights lacks securebits goal keeps_everything fields_asked account_for changes_root forbids_dumps already_held find_writers
     allowed_writers beyond_account powerful may_rewrite is_rewritable strangers overridden_root gifts rewritable
-    waypoint_of writers_on writers_of_jail has_own_group list_descriptors path_of_descriptor type_of_descriptor opens_files close_verified
+    waypoint_of writers_on writers_of_jail has_own_group list_descriptors possible_descriptors path_of_descriptor type_of_descriptor opens_files close_verified
     verify must_fail compare settle become carry_out set_mask handlers_are_blocked wait_for_one_thread unshare threads
     may_set_groups capability_sets bits filesystem_id read wanted_fields as_wanted mark places_to_expect
 """.split()

@@ -327,7 +327,7 @@ def workers(function, items):
                 # in a child of its own it would ask for random numbers, for ever where a call gives none
                 capdrop.preload()
                 # where descriptors cannot be listed: a million traced calls would take minutes
-                capdrop.MOST_DESCRIPTORS = 1 << 12
+                capdrop.LEAST_TRIED = capdrop.MOST_TRIED = 1 << 12
                 with os.fdopen(tell, 'wb') as pipe:
                     pickle.dump([function(*item) for item in items[number::count]], pipe)
                 status = 0
