@@ -1361,9 +1361,8 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 #
 #     Gateway = "[192.0.2.1]"   # the old one (        has the shape   "[]"#(
 #
-# It changes no result: where skip_lines() does nothing the tokens read everything, and the
-# same comes out.  tests/test_config.py reads texts both ways; tests/bench.py says what it
-# saves.
+# It changes no result: without it the tokens read everything, and the same comes out.
+# tests/test_config.py reads texts both ways; tests/bench.py says what it saves.
 #
 # What a line does to the nesting depends on its shape and on what is open before it, and
 # on nothing else.  A file has a few dozen shapes.  So open_after() works out each of them
@@ -1428,6 +1427,9 @@ TOO_MANY = 65536            # a line longer than this is left to the tokens
 DEEP = 64                   # with so many brackets open nothing is skipped
 
 
+SKIPS_LINES = True          # False: this chapter does nothing, and reading takes longer
+
+
 class Skipping:
     """How far ahead a source is looked at.
 
@@ -1443,6 +1445,8 @@ def skip_lines(source, nesting):
 
     nesting: the brackets that are open, kept up to date.
     """
+    if not SKIPS_LINES:
+        return
     while (source.skipping.barrier <= source.pos < len(source.data)
            and len(nesting) < DEEP):
         end = end_of_lines(source)
@@ -4155,7 +4159,21 @@ class Linux(LinuxCalls):
                             audit.pid, audit.pid))
         return ''
 
-    # the steps
+    # The steps.  What the kernel does when setresuid(2) changes the user, capabilities(7), and
+    # what is therefore done around it:
+    #
+    #   0 among real, effective, saved; then no 0    (loses_with_the_user)
+    #       It clears permitted, effective and ambient; with keepcaps permitted stays.  So
+    #       keepcaps is on if any are to stay, inheritable grows before, the last set makes
+    #       effective what is asked for, and ambient is raised anew after it.
+    #   the same with SECBIT_NO_SETUID_FIXUP, or no 0 before either
+    #       It clears nothing.  The last set takes away what is too much, and with it ambient;
+    #       of ambient what stays permitted and inheritable is lowered before.
+    #   effective not 0; then 0
+    #       It makes effective all that is permitted.  The last set takes that back.
+    #
+    # Without cap_setpcap inheritable grows within permitted only, the bounding set stays, and
+    # securebits cannot be set: these three come before, while it is effective.
 
     def before(self, case):
         """Rows that need the rights of now."""
