@@ -4503,10 +4503,15 @@ def io_uring_registered(case):
             return
 
 
+def descriptors_that_matter(case):
+    """(number, path) of each descriptor; none where the rights of now are kept anyway."""
+    if case.confined:
+        for number, _, path in case.process.descriptors:
+            yield number, path
+
+
 def descriptor_of_an_io_uring(case):
-    if not case.confined:
-        return                                      # the rights of now are kept
-    for number, _, path in case.process.descriptors:
+    for number, path in descriptors_that_matter(case):
         if path == IO_URING:
             yield ('descriptor %d is an io_uring, whose requests keep the rights of now: '
                    'close it (an event loop such as uvloop: make it after the drop, and bind '
@@ -4526,9 +4531,7 @@ def io_uring_mapped(case):
 
 def descriptor_of_a_fanotify_group(case):
     """Each event opens a file, and nobody asks for the rights of who reads it."""
-    if not case.confined:
-        return
-    for number, _, path in case.process.descriptors:
+    for number, path in descriptors_that_matter(case):
         if path == FANOTIFY and opens_files('/proc/self/fdinfo/%d' % number):
             yield ('descriptor %d is a fanotify group, whose events open files with the '
                    'rights of now: close it, or make it with FAN_REPORT_FID' % number)
@@ -4536,9 +4539,7 @@ def descriptor_of_a_fanotify_group(case):
 
 def descriptor_of_the_memory_of_another(case):
     """It is read and written without being asked for again: proc_pid_mem(5)."""
-    if not case.confined:
-        return
-    for number, _, path in case.process.descriptors:
+    for number, path in descriptors_that_matter(case):
         if is_memory_of_another(path):
             yield ('descriptor %d is the memory of another process, %s, which can be read and '
                    'written with the rights of now: close it' % (number, path))
@@ -4753,9 +4754,7 @@ def descriptors_unseen(case):
 
 def descriptor_that_acts_on_others(case):
     """What it is for may be just this; so it is not refused."""
-    if not case.confined:
-        return
-    for number, _, path in case.process.descriptors:
+    for number, path in descriptors_that_matter(case):
         if path in ACTS_ON_OTHERS:
             yield 'descriptor %d is %s with the rights of now: close it if it is left over' % (
                 number, ACTS_ON_OTHERS[path])

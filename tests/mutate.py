@@ -30,7 +30,7 @@ TUPLES = 'CHECKS', 'WARNINGS', 'DOUBTS', 'WARNINGS_OF_CHECK', 'checks', 'warning
 RESTS_ON = """
     loses_with_the_user capabilities_to_raise is_another sets_capabilities sets_keepcaps clears_keepcaps
     inheritable_early ambient_to_lower ambient_to_raise missing_of is_mapped maps_every_id is_mapped_by_trial
-    can_stay is_memory_of_another steps_and_attempts is_held_already unshare_and_look
+    can_stay descriptors_that_matter is_memory_of_another steps_and_attempts is_held_already unshare_and_look
     rights lacks securebits goal keeps_everything fields_asked account_for changes_root forbids_dumps already_held find_writers
     allowed_writers beyond_account powerful may_rewrite is_rewritable strangers overridden_root gifts rewritable
     waypoint_of writers_on writers_of_jail has_own_group list_descriptors possible_descriptors path_of_descriptor type_of_descriptor opens_files close_verified

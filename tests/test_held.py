@@ -629,17 +629,22 @@ def datagram(source, target, port):
     return header[:10] + struct.pack('!H', ~total & 0xffff) + header[12:] + udp
 
 
+def received(address, send):
+    """(text, sender) of the datagram that send(port) brings to a socket at this address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((address, 0))
+        receiver.settimeout(10)
+        send(receiver.getsockname()[1])
+        return receiver.recvfrom(99)
+
+
 @tries('a raw socket', 'works')
 def test_a_raw_socket_opened_as_root_still_sends_from_any_address():
     need_network()
 
     def use(made):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-            receiver.bind(('127.0.0.1', 0))
-            receiver.settimeout(10)
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
-            made.sendto(datagram('127.6.6.6', '127.0.0.1', receiver.getsockname()[1]), ('127.0.0.1', 0))
-            return receiver.recvfrom(99)
+        made.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+        return received('127.0.0.1', lambda port: made.sendto(datagram('127.6.6.6', '127.0.0.1', port), ('127.0.0.1', 0)))
     assert held(opened(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP), use) == (b'forged', ('127.6.6.6', 53))
 
 
@@ -693,11 +698,7 @@ def test_a_tun_device_attached_as_root_still_sends_into_its_network():
     need_network()
 
     def use(fd):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-            receiver.bind(('10.9.9.1', 0))
-            receiver.settimeout(10)
-            os.write(fd, datagram('10.9.9.53', '10.9.9.1', receiver.getsockname()[1]))
-            return receiver.recvfrom(99)
+        return received('10.9.9.1', lambda port: os.write(fd, datagram('10.9.9.53', '10.9.9.1', port)))
     assert held(tun_attached, use) == (b'forged', ('10.9.9.53', 53))
 
 
