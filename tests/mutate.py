@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Take any one step, check, read-back or refusal out of a copy of capdrop.py: does a test fail?  Run by hand, as root, on Linux.
 
-usage: python3 mutate.py [--list] [--quick] [--python PYTHON] [--jobs N] [word of the labels...]
+usage: python3 mutate.py [--list] [--quick] [--python PYTHON] [--jobs N] [--labels FILE] [word of the labels...]
 
 --quick leaves out the slow half of the tests: what survives is to be run again without it.
+--labels takes only the mutants whose labels are lines of FILE, as --list prints them.
 
 PYTHON (3.8 or later) runs the tests (it needs pytest).  What to change is found by parsing the source:
   - each row that the generators of steps and of attempts yield is left out;
@@ -239,8 +240,13 @@ def main(words):
         return print(__doc__)
     jobs = int(words.pop(words.index('--jobs') + 1)) if '--jobs' in words else os.cpu_count() or 1
     python = words.pop(words.index('--python') + 1) if '--python' in words else sys.executable
+    labels = words.pop(words.index('--labels') + 1) if '--labels' in words else ''
     with open(os.path.join(TOP, 'capdrop.py'), encoding='utf-8') as file:
         found = list(mutants(file.read()))
+    if labels:
+        with open(labels, encoding='utf-8') as file:
+            wanted = file.read().splitlines()
+        found = [one for one in found if one[0] in wanted]
     chosen = [word for word in words if not word.startswith('--')]
     found = [one for one in found if not chosen or any(word in one[0] for word in chosen)]
     if '--list' in words:
