@@ -844,10 +844,13 @@ class Source:
 
     def beside(self, name, at):
         """A file name, or what file:// names, as seen from the directory of this file."""
+        return os.path.join(self.directory, self.without_scheme(name, at))
+
+    def without_scheme(self, name, at):
         scheme, colon, rest = name.partition('://')
         if colon and scheme.lower() != 'file':
             raise self.error(at, 'only file:// can be included')
-        return os.path.join(self.directory, rest or name)
+        return rest or name
 
     def candidates(self, name, path, at):
         """Where an included file may be: beside this one, then along the search path.
@@ -856,7 +859,7 @@ class Source:
             yield path
         for directory in self.search_path(at).split(':'):
             if os.path.isabs(directory):
-                yield os.path.join(directory, name)
+                yield os.path.join(directory, self.without_scheme(name, at))
 
     def search_path(self, at):
         """EC_CONF_SEARCH_PATH, which whoever starts this process decides; else the default."""

@@ -654,6 +654,13 @@ def test_file_is_the_only_scheme(tmp_path):
         assert 'only file://' in e.message and at(e) == (1, 9)
 
 
+def test_a_relative_file_uri_is_a_relative_path(tmp_path, monkeypatch):
+    write(tmp_path, 'part', STANZA)
+    assert load(write(tmp_path, 'main', 'include "file://part"')).user == 'ecuser'
+    monkeypatch.setenv('EC_CONF_SEARCH_PATH', str(tmp_path))
+    assert loads('include "file://part"').user == 'ecuser'
+
+
 def test_names_of_files_are_bytes(tmp_path):
     write(tmp_path, 'd', 'ä', 'Security { user = a }')
     with open(os.fsencode(str(tmp_path)) + b'/d/\xff', 'w') as f:
