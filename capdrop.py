@@ -6281,40 +6281,49 @@ def pid_of(word):
 
 
 def audit_verb(arguments):
-    pids = pids_to_audit(arguments)
+    directory = arguments.values.get('--cgroup')
+    if directory is None:
+        pids = pids_to_audit(arguments)
+    else:
+        pids = pids_of_cgroup(directory)
     security = configured(arguments)
     target = refusing(look_up, security, this_platform())
-    messages = []
-    if not arguments.has('-q'):
-        messages = ['warning: ' + located(*note) for note in security.notes]
-    audits, lines, status = [], [], 0
-    of_cgroup = '--cgroup' in arguments.values
+    audits, ended = [], []
     for pid in pids:
         try:
-            found = refusing(audit_process, security, target, pid, arguments.no_new_privs)
+            audits.append(refusing(audit_process, security, target, pid,
+                                   arguments.no_new_privs))
         except NoSuchProcess as error:
-            if not of_cgroup:
+            if directory is None:
                 raise
-            messages.append(str(error))             # it ended after it was listed
-            continue
-        audits.append(found.as_dict())
-        if found.more() or (found and not arguments.has('--at-most')):
-            status = 1
-        several = 'process %d: ' % pid if len(pids) > 1 else ''
-        lines += [several + str(difference) for difference in found]
-        if not arguments.has('-q'):
-            messages += messages_of_audit(found)
+            ended.append(str(error))                # after it was listed
     if not audits:
         raise RefusedError('no process of the control group could be audited')
-    is_one = len(pids) == 1 and not of_cgroup       # its object; otherwise a list of them
-    return Answer(status, audits[0] if is_one else audits, lines, messages)
+    return answer_of_audits(arguments, security, audits, ended)
+
+
+def answer_of_audits(arguments, security, audits, ended):
+    """ended: sentences about the processes that could not be audited any more."""
+    allows_less = arguments.has('--at-most')
+    counts = [audit.more() if allows_less else audit for audit in audits]
+    status = 1 if any(counts) else 0
+    several = len(audits) + len(ended) > 1
+    lines, messages = [], list(ended)
+    for audit in audits:
+        who = 'process %d: ' % audit.pid if several else ''
+        lines += [who + str(difference) for difference in audit]
+    if not arguments.has('-q'):
+        messages = ['warning: ' + located(*note) for note in security.notes] + messages
+        for audit in audits:
+            messages += messages_of_audit(audit)
+    data = [audit.as_dict() for audit in audits]
+    if not several and '--cgroup' not in arguments.values:
+        data, = data                                # of one that was named: no list
+    return Answer(status, data, lines, messages)
 
 
 def pids_to_audit(arguments):
     """Takes them off the words: what is left is FILE."""
-    directory = arguments.values.get('--cgroup')
-    if directory is not None:
-        return pids_of_cgroup(directory)
     words = arguments.words
     file = words[:1]
     if arguments.overrides and len(words) >= 1 and words[0].isdigit():
@@ -6326,38 +6335,62 @@ def pids_to_audit(arguments):
     return [pid_of(word) for word in numbers]
 
 
+MOST_LISTINGS = 200             # of a control group whose processes start others
+
+
 def pids_of_cgroup(directory):
-    """The processes of a control group and of those below it.  cgroups(7)"""
-    pids = []
+    """The processes of a control group, and those that are started while they are audited."""
+    listed = set()
+    for _ in range(MOST_LISTINGS):
+        new = pids_in_cgroup(directory) - listed
+        if not new and listed:
+            return
+        if not new:
+            raise RefusedError('%s: no process is in this control group, or there is none'
+                               % printable(directory))
+        listed |= new
+        yield from sorted(new)
+    raise RefusedError('%s: starts processes faster than they can be audited'
+                       % printable(directory))
+
+
+def pids_in_cgroup(directory):
+    """Those of it, and of the groups below it, now.  cgroups(7)"""
+    pids = set()
     for path, _, files in os.walk(directory, onerror=raise_if_there):
         if 'cgroup.procs' in files:
-            pids += map(int, contents(os.path.join(path, 'cgroup.procs')).split())
-    if not pids:
-        raise RefusedError('%s: no process is in this control group, or there is '
-                           'none' % printable(directory))
+            pids.update(pids_listed_in(os.path.join(path, 'cgroup.procs')))
     if 0 in pids:
         raise RefusedError('%s: holds processes that this PID namespace does not show: audit '
                            'it from that of the host' % printable(directory))
-    return sorted(pids)
+    return pids
+
+
+def pids_listed_in(path):
+    try:
+        return [int(word) for word in contents(path).split()]
+    except OSError as error:
+        raise_if_there(error)
+        return []
 
 
 def raise_if_there(error):
     """A group may go while it is looked at; one that may not be looked into is not clean."""
-    if not isinstance(error, FileNotFoundError):
+    if error.errno not in (errno.ENOENT, errno.ENODEV):
         raise error
 
 
-def messages_of_audit(found):
-    who = 'process %d' % found.pid
-    if found.command:
-        who += ' (%s)' % printable(found.command)
-    if found.threads is not None:
-        who += ', 1 thread' if found.threads == 1 else ', %d threads' % found.threads
-    verdict = 'nearest to what a %s leaves' if found else 'as a %s leaves it'
+def messages_of_audit(audit):
+    who = 'process %d' % audit.pid
+    if audit.command:
+        who += ' (%s)' % printable(audit.command)
+    if audit.threads is not None:
+        who += ', 1 thread' if audit.threads == 1 else ', %d threads' % audit.threads
+    verdict = 'nearest to what a %s leaves' if audit else 'as a %s leaves it'
     yield '%s: %s; cannot be seen from outside: %s' % (
-        who, verdict % found.like, ', '.join(found.unseen))
-    if found.hint:
-        yield found.hint
+        who, verdict % audit.like, ', '.join(audit.unseen))
+    if audit.hint:
+        yield audit.hint
 
 
 VERBS = {                       # (function, its flags)

@@ -318,6 +318,30 @@ def test_a_control_group_is_judged_with_those_below_it(tmp_path):
         assert status == 125 and directory in message
 
 
+def test_a_control_group_is_listed_until_nothing_is_new(monkeypatch):
+    listings = [{7, 5}, {5, 9}, {9, 5}, {11}]
+    monkeypatch.setattr(capdrop, 'pids_in_cgroup', lambda directory: listings.pop(0))
+    assert list(capdrop.pids_of_cgroup('web.service')) == [5, 7, 9] and listings == [{11}]
+    listings = [{1}, set()]
+    assert list(capdrop.pids_of_cgroup('web.service')) == [1]       # they have ended, all of them
+    listings = [{number} for number in range(1000)]
+    with pytest.raises(capdrop.RefusedError, match='web.service: starts processes faster than they can be audited'):
+        list(capdrop.pids_of_cgroup('web.service'))
+
+
+def test_a_control_group_that_goes_while_it_is_listed_has_no_processes(tmp_path, monkeypatch):
+    (tmp_path / 'cgroup.procs').write_text('1\n')
+    answers = {'contents': OSError(errno.ENODEV, 'No such device')}
+
+    def contents(path):
+        raise answers['contents']
+    monkeypatch.setattr(capdrop, 'contents', contents)
+    assert capdrop.pids_in_cgroup(str(tmp_path)) == set()
+    answers['contents'] = PermissionError(errno.EACCES, 'Permission denied')
+    with pytest.raises(PermissionError):
+        capdrop.pids_in_cgroup(str(tmp_path))
+
+
 def test_less_than_asked_is_no_fault_where_that_is_the_question():
     need_root()
     with running(bounding(0), ids(), no_new_privs) as less, running(bounding(0), ids(groups=[4]), no_new_privs) as both:
