@@ -57,14 +57,19 @@ State.  Names that are not in __all__ are its own and may change.
 
 # This program believes the kernel, the C library, libcap and Python, and whoever starts it,
 # with its arguments, environment and descriptors.  It does not believe the files that a
-# Security is read from (see `trust`), what the name service answers (ids are checked), and a
-# call that says that it has done its work (all is read back).
+# Security is read from (see `trust`), what the name service answers (ids are checked), nor a
+# call's own word: everything is read back.
 #
 # A drop gives up ids, groups, capabilities or privileges, the right to gain new ones by
-# execve(2), and what lies outside of chroot.  It does not give up open descriptors with what
-# they were opened for (what is known to lead back to root is refused), keyrings, the
-# controlling terminal, memory, environment, limits, the control group, and children that run
-# already.  docs/safety.md says more of each.
+# execve(2), and what lies outside of chroot.
+#
+# It does not give up open descriptors with what they were opened for, and a disk or /dev/mem
+# may be among them.  Refused are those whose use grows after the drop: io_urings, fanotify
+# groups, the memory of another process, and, with chroot, directories.
+#
+# Nor does it give up keyrings, the controlling terminal, memory, environment, limits, the
+# control group, and children that run already; and it does not forbid the user a new user
+# namespace, which has capabilities of its own.  docs/safety.md says more of each.
 #
 # The chapters, in order, by their headings:
 #
@@ -129,9 +134,9 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # ------------------------------------------------------------------ errors, messages
 #
 # Two exceptions, told apart by what the caller has to do.  Both promise that ids, groups,
-# rights and root directory are as they were.  (Descriptors and current directory, if another
-# process shared them, may be this process's own from then on; and where a message says so,
-# signals stay blocked.)
+# rights and root directory are as they were.  What may have changed:
+#   - descriptors and current directory that another process shared are this one's own;
+#   - signals stay blocked, where the message says so.
 #
 # A drop that has begun raises neither: it ends as asked, or the process ends.  (What a
 # signal handler of the caller raises when all is done passes on.)
@@ -454,9 +459,11 @@ class Security:
                  supplemental_groups: 'Union[Iterable[Union[str, int]], int, None]' = None,
                  capabilities: 'Optional[str]' = None, privileges: 'Optional[str]' = None,
                  chroot: 'Optional[str]' = None, init_groups: bool = False) -> None:
-        values = (user, group, supplemental_groups, capabilities, privileges, chroot)
+        values = {'user': user, 'group': group, 'supplemental_groups': supplemental_groups,
+                  'capabilities': capabilities, 'privileges': privileges, 'chroot': chroot}
         draft = Draft()
-        for option, value in zip(OPTIONS, values):
+        for option in OPTIONS:
+            value = values[option]
             if value is not None:
                 draft.put(option, value, (option + '=', None, None))
         if init_groups:
@@ -475,16 +482,20 @@ class Security:
         values = dict.fromkeys(OPTIONS)
         values.update(init_groups=False, where=draft.where, notes=tuple(notes), origin=origin)
         values.update(draft.values)
-        self.__setstate__((None, values))
+        self.set_all(values)
         if self.init_groups and self.supplemental_groups is not None:
             raise self.error('init_groups', 'all groups of the account, and those of '
                              'supplemental_groups besides: name one of the two')
 
+    def set_all(self, values):
+        """{attribute: value}; __setattr__ would refuse it."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     def __setstate__(self, state):
         """(None, {attribute: value}), as copy and pickle give it to an object with slots."""
         _, values = state
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        self.set_all(values)
 
     def __setattr__(self, name, value):
         raise AttributeError('a Security is never changed: make another one')
@@ -646,9 +657,11 @@ class Source:
     # places and errors
 
     def place(self, offset):
-        """(file, line, column) of an offset; it goes on counting from the last one asked for,
-        which must not be greater."""
+        """(file, line, column) of an offset.  Counting goes on from the offset asked for
+        last: they are asked for in rising order, most often."""
         seen, line, column = self.counted
+        if offset < seen:
+            seen, line, column = Source.counted
         begin = self.data.rfind(b'\n', seen, offset) + 1
         if begin:
             line += self.data.count(b'\n', seen, begin)
@@ -660,7 +673,6 @@ class Source:
         return self.name, line, column
 
     def error(self, offset, message):
-        self.counted = Source.counted               # it may be before what was counted
         return ConfigError(message, *self.place(offset), self.excerpt(offset))
 
     def hiding_error(self, offset, message, hidden):
@@ -873,10 +885,10 @@ class Source:
         return SEARCH_PATH.replace('NODENAME', node)
 
 
-LIMIT = 64 << 20                        # bytes, of all files together
-LEAST = 4096                            # bytes that a file counts for
-KEPT = 64                               # bytes that a place, a warning or a name counts for
-NESTED = 32                             # includes in includes
+MOST_BYTES = 64 << 20                   # of all files together
+LEAST_A_FILE = 4096                     # bytes that a file counts for
+COST_OF_NOTE = 64                       # bytes that a place, a warning or a name counts for
+MOST_NESTED = 32                        # includes in includes
 DEEPEST = 1 << 20                       # brackets in brackets
 TOO_LARGE = ('the configuration is larger than 64 MiB (4 KiB a file at least), or grew '
              'while it was read')
@@ -922,7 +934,7 @@ class Reader:
         self.draft = Draft()
         self.notes = []                 # warnings: (place, text)
         self.stanzas = 0
-        self.budget = LIMIT
+        self.budget = MOST_BYTES
         self.local = None               # the LocalChanges named last
         self.reads_local = False
         self.local_places = []
@@ -1103,7 +1115,7 @@ class Reader:
         else:
             token = source.expect(VALUE, '%s takes one word or string', name)
             value = token.raw.decode()
-        self.charge(source, token.at, KEPT)
+        self.charge(source, token.at, COST_OF_NOTE)
         try:
             self.draft.put(name.name, value, source.place(token.value_at))
         except ConfigError as error:
@@ -1157,7 +1169,7 @@ class Reader:
             names = os.listdir(path)
         except OSError as error:
             raise Unreadable(error.strerror, path) from None
-        self.charge(source, token.at, KEPT * (len(names) + 1))
+        self.charge(source, token.at, COST_OF_NOTE * (len(names) + 1))
         self.remember(path)
         for name in sorted(names, key=os.fsencode):
             file = os.path.join(path, name)
@@ -1174,7 +1186,7 @@ class Reader:
             data, status = file_contents(path, self.budget)
         except OSError as error:
             raise Unreadable(error.strerror, name, error.errno) from None
-        self.budget -= max(len(data), LEAST)        # many empty files cost something as well
+        self.budget -= max(len(data), LEAST_A_FILE)        # many empty files cost something as well
         if self.budget < 0:
             raise Unreadable(TOO_LARGE)
         key = status.st_dev, status.st_ino
@@ -1193,8 +1205,8 @@ class Reader:
             raise Unreadable('Local_Changes_File is one of the files already read')
         if key in self.reading:
             raise Unreadable('%s includes itself' % printable(name))
-        if len(self.reading) > NESTED:
-            raise Unreadable('includes are nested more than %d deep' % NESTED)
+        if len(self.reading) > MOST_NESTED:
+            raise Unreadable('includes are nested more than %d deep' % MOST_NESTED)
 
     def remember(self, name, key=None):
         """Note a file that was read, a directory, or a place where there is no file (key None).
@@ -1211,7 +1223,7 @@ class Reader:
             return
         path = os.path.join('/', source.beside(value.path(), value.at))     # '/': of loads()
         self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
-        self.charge(source, at, KEPT)
+        self.charge(source, at, COST_OF_NOTE)
         self.local_places.append(source.place(at))
 
     def read_local(self):
@@ -1242,7 +1254,7 @@ class Reader:
             raise source.error(at, 'the configuration holds, or includes, too much')
 
     def warn(self, source, at, text):
-        self.charge(source, at, KEPT)
+        self.charge(source, at, COST_OF_NOTE)
         self.notes.append((source.place(at), text))
 
     def finish(self, name):
@@ -1425,9 +1437,9 @@ PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with 
 BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
 TEXT = '"', COMMENT                         # within these nothing is a token
 
-MANY, FEW = 16384, 128      # bytes looked at at once, and after a stop
-TOO_MANY = 65536            # a line longer than this is left to the tokens
-DEEP = 64                   # with so many brackets open nothing is skipped
+WINDOW, SMALL_WINDOW = 16384, 128      # bytes looked at at once, and after a stop
+LONGEST_SKIPPED = 65536            # a line longer than this is left to the tokens
+MOST_OPEN = 64                   # with so many brackets open nothing is skipped
 
 
 SKIPS_LINES = True          # False: this chapter does nothing, and reading takes longer
@@ -1439,7 +1451,7 @@ class Skipping:
     window     how many bytes
     barrier    before this offset nothing is skipped: the tokens read
     """
-    window = MANY
+    window = WINDOW
     barrier = 0
 
 
@@ -1451,9 +1463,9 @@ def skip_lines(source, nesting):
     if not SKIPS_LINES:
         return
     while (source.skipping.barrier <= source.pos < len(source.data)
-           and len(nesting) < DEEP):
+           and len(nesting) < MOST_OPEN):
         end = end_of_lines(source)
-        if end > source.pos + TOO_MANY:
+        if end > source.pos + LONGEST_SKIPPED:
             source.skipping.barrier = end
         else:
             skip_lines_to(end, source, nesting)
@@ -1470,10 +1482,10 @@ def skip_lines_to(end, source, nesting):
     source.pos = min(passed, len(source.data))
     nesting[:] = opened[last]
     if len(opened) < len(lines):
-        skipping.window = FEW
+        skipping.window = SMALL_WINDOW
         skipping.barrier = start + extent(lines[:len(opened) + 1])
     elif last:
-        skipping.window = min(2 * skipping.window, MANY)
+        skipping.window = min(2 * skipping.window, WINDOW)
     else:
         skipping.barrier = end + 1              # no item ends in all these lines
 
@@ -1555,7 +1567,7 @@ class Shapes(dict):
         if len(self) > 4095:
             self.clear()
         opened = open_after(*key)
-        if len(key[0]) + len(key[1]) < 2 * DEEP:
+        if len(key[0]) + len(key[1]) < 2 * MOST_OPEN:
             self[key] = opened
         return opened
 
@@ -1770,7 +1782,8 @@ def everything_on_the_way(path):
     """[(path, status)] of all that is looked up on the way to an absolute path, from the
     root on: symbolic links, and where they lead.  As far as there is something.
 
-    What is passed twice counts as it was passed last: so the last is what was meant.
+    Each path once, in the order of the last look at it: so the last one is what the path
+    leads to.
     """
     at, names = '/', path.split('/')[::-1]
     found = {at: posix.lstat(at)}
@@ -1779,7 +1792,8 @@ def everything_on_the_way(path):
         parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
         status = status_or_none(at)
         if status is None:
-            if parent in found:                     # last: something could be put into it
+            # the way ends in a directory, into which something could be put: it is the last
+            if parent in found:
                 found[parent] = found.pop(parent)
             continue
         found.pop(at, None)
@@ -1866,9 +1880,15 @@ def with_those_above(path):
     return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
 
 
-# The policy, in three sentences: those at the head of strangers(), overridden_root() and
-# gifts().  writers_of: what writers_of_files found.  Group 0 is root's own where the
-# user is not in it, neither as the process to be nor by its account.
+# The policy, a function a rule:
+#   1. Nobody but root and the user that is named may be able to rewrite a file that was read,
+#      whatever it says.
+#   2. What root says in a file of root's, the user's own file may not override.
+#   3. The user's own file may give him no group that his account does not have, and no right
+#      that amounts to root.  (Others, such as cap_net_bind_service, it may give.)
+#
+# Group 0 counts as root, whoever its members are, unless the user is one of them: as the
+# process to be, or by its account.
 
 ROOTS_GROUP = ('group', 0)
 
@@ -1884,11 +1904,11 @@ def may_rewrite(uid, gids, own_group):
     return identities
 
 
-def is_rewritable(writers_of, place):
+def is_rewritable(writers_by_file, place):
     """Could anybody but root rewrite the file of this place?  (It is the user then: if it
     were somebody else, strangers() has refused.)"""
     file, _, _ = place
-    return any(writer.identity != ROOTS_GROUP for writer in writers_of.get(file, ()))
+    return any(writer.identity != ROOTS_GROUP for writer in writers_by_file.get(file, ()))
 
 
 def said_in_files(security):
@@ -1900,13 +1920,9 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(writers_of, allowed, names):
-    """1. Nobody but root and the user that is named may be able to rewrite a file that
-    decides; nor one that says nothing, or says it no longer.
-
-    names: {(kind, id): name}, as far as they are known.
-    """
-    for file, writers in writers_of.items():
+def strangers(writers_by_file, allowed, names):
+    """Rule 1.  names: {(kind, id): name}, as far as they are known."""
+    for file, writers in writers_by_file.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
             who = str(others[0])
@@ -1918,38 +1934,37 @@ def strangers(writers_of, allowed, names):
                    % (printable(file), who, printable(others[0].path)))
 
 
-def overridden_root(security, writers_of):
-    """2. What root says in a file of root's, the user's own file may not override."""
+def overridden_root(security, writers_by_file):
+    """Rule 2."""
     for option, (*earlier, last) in said_in_files(security):
-        roots = [place for place in earlier if not is_rewritable(writers_of, place)]
-        if roots and is_rewritable(writers_of, last):
+        roots = [place for place in earlier if not is_rewritable(writers_by_file, place)]
+        if roots and is_rewritable(writers_by_file, last):
             yield ('%s overrides %s, and can be rewritten by the user it names: what root '
                    'says he may not change' % (located(last, option), shown_place(roots[0])))
 
 
-def gifts(security, writers_of, beyond):
-    """3. The user's own file may give no group that the account of the user does not have,
-    and no right that amounts to root.  Others, such as cap_net_bind_service, it may give.
+def gifts(security, writers_by_file, beyond):
+    """Rule 3.  beyond: {option: what it gives beyond that}.
 
-    beyond: {option: what it gives beyond that}.  Whoever can rewrite the file that names the
-    user can take what was meant for another.
+    What root's file gives is his own choice all the same where his own file names the user:
+    he can make himself the one whom root meant.
     """
     for option, places in said_in_files(security):
-        chosen = option if is_rewritable(writers_of, places[-1]) else 'user'
+        chosen = option if is_rewritable(writers_by_file, places[-1]) else 'user'
         place = security.place(chosen)
         more = beyond.get(option)
-        if more and is_rewritable(writers_of, place):
+        if more and is_rewritable(writers_by_file, place):
             yield ('%s can be rewritten by the user it names, who could thus give himself %s'
                    % (located(place, chosen), shown(more)))
 
 
-def rewritable(security, writers_of, allowed):
+def rewritable(security, writers_by_file, allowed):
     """(option, warning) of each file of the user's own, at the first option it decides."""
     told = set()
     for option, places in said_in_files(security):
         file, _, _ = places[-1]
-        writers = writers_of.get(file, ())
-        if file in told or not is_rewritable(writers_of, places[-1]):
+        writers = writers_by_file.get(file, ())
+        if file in told or not is_rewritable(writers_by_file, places[-1]):
             continue
         if all(writer.is_one_of(allowed) for writer in writers):
             told.add(file)
@@ -2010,7 +2025,7 @@ class State:
         The primary group in the list of groups makes no difference.
         """
         others = other.seen()
-        found = []
+        differences = []
         for name, value in self.seen().items():
             if name not in others:
                 continue
@@ -2020,15 +2035,15 @@ class State:
             else:
                 same = value == has
             if not same:
-                found.append((name, value, has))
-        return found
+                differences.append((name, value, has))
+        return differences
 
     def beside_primary(self):
         """The supplementary groups without the primary one."""
         return set(self.groups) - {self.gid[0]}
 
     def __eq__(self, other: object) -> bool:
-        """Does nothing that is known of both differ?"""
+        """True if no field that is known of both differs."""
         return isinstance(other, State) and not self.differences(other)
 
     def __str__(self):
@@ -2400,47 +2415,62 @@ def nearly(written, name):
 # ------------------------------------------------------------------------- the platform
 #
 # A platform is created once and keeps nothing of one drop.  Linux is below; the other one
-# is solaris_priv.py.  They raise ValueError and OSError only, and what they do is this:
+# is solaris_priv.py.  They raise ValueError and OSError only.  This is all that the shared
+# chapters ask of one (its own checks may ask more):
 #
+# Constants and words
 #   option                 which one it applies: 'capabilities' or 'privileges'
 #   largest_id             of users and groups
+#   most_groups()          how many supplementary groups the system takes
 #   fields                 the names of the fields of a State, in order
-#   waived                 the warning where no_new_privs is not wanted
+#   may_lack               fields that no drop can make larger
+#   cleared_by_exec        fields that execve(2) clears
 #   reads_with             what reads and applies the option's text
+#   waived                 the warning where no_new_privs is not wanted
+#   not_there              what is said of a process that cannot be found
+#   roots_own              what uid 0 owns without any right
+#
+# The option's text
 #   parse(text)            the sets of a text: {name: set}; ValueError(message, offset)
-#   names(set)             the names in a set
+#   names(set)             the set of the names in a set
 #   powerful(sets)         the names in them that amount to root
-#   read(tasks)            the fields of this process, by system calls alone
+#
+# This process
+#   wait_for_one_thread()  True if it has one
+#   unshare(), unshare_text    what stands before the look in a drop, and its text
+#   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
+#   read(tasks)            its fields, {name: value}, by system calls alone
+#   may_set_groups(found)  False where something besides rights is in the way
+#   rights(state, may_set_groups)   what it may change: a set of the names in ALL_RIGHTS
+#   lacks(right, found)    why something cannot be changed: a text
+#   unmapped_owners()      the set of ids that owners seem to have whom this system does not
+#                          know
+#   takes_a_line()         True if descriptor 2 takes a line without blocking
+#
+# Other processes
 #   look(pid)              [(thread, its fields)] of a process; of a thread but the first
 #                          its number and name
 #   around()               fields of this process that one to be audited has in common
 #   elsewhere(fields, around)  why a process has a root directory of its own, or ''
-#   audit_refusal(), hint(audit)   what is said where a process cannot be judged from here
-#   not_there, roots_own   words of the system: of a process that cannot be found, of what
-#                          uid 0 owns without any right
-#   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
-#   wait_for_one_thread()  has this process one?
-#   unshare(), unshare_text    what stands before the look in a drop, and its text
-#   may_set_groups(found)  False where something besides rights is in the way
-#   rights(state, may_set_groups)   what it may change: a set of the names in ALL_RIGHTS
-#   lacks(right, found)    why something cannot be changed
-#   goal(sets, held, rights, exec, no_new_privs)   {field: value} to end in: of `held`, a
-#                          State that has the ids to end in already
-#   goal_of_root(held)     the same for root that keeps everything
-#   may_lack, unlimited(fields)   the sets that no drop can make larger, and the fields as if
-#                          they had been full before
-#   most_groups()          how many supplementary groups the system takes
-#   cleared_by_exec        fields of a State that execve(2) clears
+#   audit_refusal(), hint(audit)   texts where a process cannot be judged from here
+#
+# Files
+#   has_access_list(path)  True if others may write it than the mode says
+#
+# What to end in
+#   goal(sets, with_ids, rights, exec, no_new_privs)   {field: value} to end in; with_ids:
+#                          the State of now, but for the ids, which are those to end in
+#   goal_of_root(with_ids)     the same for root that keeps everything
+#   unlimited(fields)      the fields as if those in may_lack had been full before
+#   assumed_root()         the fields of root at its start, for check
+#
+# Steps and checks
 #   set_groups, change_root, set_gid, set_uid      rows for the steps in the middle
 #   before, after          generators of rows: the steps around them, of a Case
 #   regain                 a generator of rows that must fail afterwards, of a Case
 #   checks, warnings       what stands against it, and what is worth a line: functions of
 #                          a Case that yield sentences
 #   doubts                 those of the checks that need no process
-#   assumed_root()         the fields of root at its start, for them
-#   has_access_list(path)  may others write it than the mode says?
-#   unmapped_owners()      ids that owners seem to have whom this system does not know
-#   takes_a_line()         does descriptor 2 take a line without blocking?
 #
 # A row is (its text, the function, its arguments...).
 
@@ -2758,20 +2788,20 @@ class LinuxCalls:
 
     def bounding_set(self):
         count = len(self.probed)
-        return self.bits([PR_CAPBSET_READ] * count, self.probed)
+        return self.asked_bit_by_bit([PR_CAPBSET_READ] * count, self.probed)
 
     def ambient_set(self):
         """The ambient set; None where the kernel has none."""
         count = len(self.probed)
         is_set = [self.c_ulongs[PR_CAP_AMBIENT_IS_SET]] * count
         zeros = [self.c_ulongs[0]] * count
-        return self.bits([PR_CAP_AMBIENT] * count, is_set, self.probed, zeros, zeros)
+        return self.asked_bit_by_bit([PR_CAP_AMBIENT] * count, is_set, self.probed, zeros, zeros)
 
-    def bits(self, *columns):
+    def asked_bit_by_bit(self, *columns):
         """The set that prctl tells, asked bit by bit; columns: its arguments.
 
-        The last question is about no capability, so its answer is EINVAL.  None where
-        every answer is: this kernel has no such set.
+        The last question is about no capability: its answer, and so errno when all are
+        asked, is EINVAL.  None where every answer is: this kernel has no such set.
         """
         *answers, beyond = map(self.raw_prctl, *columns)
         if beyond == -1 and self.get_errno() == errno.EINVAL:
@@ -2821,7 +2851,7 @@ class LinuxCalls:
         "cannot be told".
 
         unshare(CLONE_VM) fails with EINVAL where another task does, thread or not, and does
-        nothing where none does.  unshare(2)
+        nothing where none does.  unshare(2)  Where it is blocked only threads are counted.
         """
         count = 0
         if self.raw_unshare(CLONE_VM) == 0:
@@ -2864,23 +2894,24 @@ class LinuxCalls:
             raise self.libc.error('unshare')
 
     def may_set_groups(self, found):
-        """False where the user namespace is known to deny it; where that cannot be told
-        others refuse, with a better message.  user_namespaces(7)"""
+        """False where the user namespace is known to deny it.  user_namespaces(7)
+
+        True also where that cannot be told: several_threads or calls_blocked refuses then.
+        """
         try:
             return contents('/proc/self/setgroups') != 'deny'
         except OSError:
             pass                                    # no /proc, or no such file
-        if found.threads != 1:
-            return True                             # it would reach all; and is refused
+        if found.threads != 1:                      # a trial would reach all of them
+            return True
         raised = (found.permitted & CAP_SETGID) - found.effective
         try:
             [(_, error)] = self.tried(found, raised, [self.setgroups_trial()])
-        except OSError:
-            return True                             # capset(2) is blocked: see calls_blocked
+        except OSError:                             # capset(2) is blocked
+            return True
         if error is None or error.errno == errno.EINVAL:
-            return True                             # the right is there
-        # True: the refusal, with a better message, is left to calls_blocked
-        return self.may_be_filtered()
+            return True
+        return self.may_be_filtered()               # by a filter, or by the namespace
 
     def setgroups_trial(self):
         """More groups than there can be: EINVAL, after the right has been asked for."""
@@ -2969,7 +3000,7 @@ class LinuxCalls:
                 if fields:                          # not of a zombie
                     name = '%d (%s)' % (number, printable(fields['command']))
                     alive.append((name, fields))
-                    if len(alive) == 1:             # its threads share them
+                    if len(alive) == 1:             # its threads share them, most often
                         fields.update(descriptors_of(tasks, number))
         finally:
             posix.close(tasks)
@@ -3208,7 +3239,8 @@ class Account:
     groups      all that initgroups(3) would give, the primary one included; empty where
                 they are not needed: see Names.account
     own_group   is the primary group the user's alone: of the same name, without other
-                members?  False where it could write no file
+                members, as far as the name service lists them?  False where it could write
+                no file
     """
     __slots__ = 'name', 'uid', 'gid', 'home', 'shell', 'groups', 'own_group'
 
@@ -3429,6 +3461,7 @@ class Names:
         return Account(entry, groups, own_group)
 
     def has_own_group(self, entry):
+        """A directory service that lists no accounts may hide another member."""
         group = found_or_none(self.grp.getgrgid, entry.pw_gid)
         if group is None or group.gr_name != entry.pw_name:
             return False
@@ -3476,12 +3509,12 @@ def goal_of(target, held, rights, exec, no_new_privs):
 
 
 def fields_asked(target, held, rights, exec, no_new_privs):
-    """The fields of that State that are asked for: the others stay as they are.
+    """{field: value} of what the drop sets: all else stays as in `held`.  None where no user
+    is named and the default one has no account.
 
     exec: a command will be run, so that the set has to survive execve(2).
     rights: those that the process has (plan, drop), or ALL_RIGHTS (audit, check): a
     process that has dropped has lost them, and was asked to use them all the same.
-    None where no user is named and the default one has no account.
     """
     account = target.account_for(rights)
     if target.uid is not None:
@@ -3533,7 +3566,8 @@ class Process:
     may_set_groups  False where something besides rights is in the way
     rights          what it may change: a set of the names in ALL_RIGHTS
     tasks           descriptor of /proc/self/task, or None: see open_tasks
-    descriptors     (number, type, path) of those that may hold more than their file
+    descriptors     (number, type, path) of directories, and of what may be an io_uring, a
+                    fanotify group or the memory of another process
     unseen          the error with which they could not be listed or told apart, or None
     unmapped_owners ids that owners seem to have whom this system does not know
     jail            descriptor of the directory that is to be the root, or None
@@ -3648,11 +3682,11 @@ def close_verified(number):
 class Case:
     """One request against one process: all that checks and steps may look at.
 
-    writers_of  {file: (Writer, ...)}, who could rewrite the files that were read
+    writers_by_file  {file: (Writer, ...)}, who could rewrite the files that were read
     command     what is to be run (a Command), or None
     """
     __slots__ = ('security', 'target', 'process', 'goal', 'exec', 'no_new_privs', 'command',
-                 'writers_of')
+                 'writers_by_file')
 
     def __init__(self, security, target, process, exec, no_new_privs, command=None):
         self.security = security
@@ -3665,11 +3699,11 @@ class Case:
         if goal is not None and process.jail_identity is not None:
             goal = changed(goal, root=process.jail_identity)
         self.goal = goal
-        self.writers_of = self.find_writers()
+        self.writers_by_file = self.find_writers()
 
     def find_writers(self):
-        """{} for a process that is not root and may change no id: no file can give it what it
-        does not hold."""
+        """{} for a process that is not root and may change no id: a file can give it nothing
+        that it does not hold."""
         matters = 0 in self.found.uid or self.rights & IDENTITY_RIGHTS
         if not matters:
             return {}
@@ -3851,15 +3885,15 @@ def jail_unsafe(case):
 
 
 def rewritable_by_strangers(case):
-    yield from strangers(case.writers_of, case.allowed_writers(), case.target.writers)
+    yield from strangers(case.writers_by_file, case.allowed_writers(), case.target.writers)
 
 
 def overrides_root(case):
-    yield from overridden_root(case.security, case.writers_of)
+    yield from overridden_root(case.security, case.writers_by_file)
 
 
 def gives_himself(case):
-    yield from gifts(case.security, case.writers_of, case.beyond_account())
+    yield from gifts(case.security, case.writers_by_file, case.beyond_account())
 
 
 CHECKS = (
@@ -3872,7 +3906,7 @@ CHECKS = (
     root_directory_out_of_reach,
     jail_unsafe,
     rewritable_by_strangers,
-    overrides_root,                     # these two take it that there are no strangers:
+    overrides_root,                     # these two assume that there are no strangers:
     gives_himself,                      # the one before them refuses if there are
 )
 
@@ -3903,6 +3937,7 @@ def groups_given_up(case):
 
 
 def groups_stay(case):
+    """Who names the groups is refused instead: groups_out_of_reach."""
     if case.target.groups is not None or 'groups' in case.rights:
         return
     if case.goal.beside_primary():
@@ -3930,7 +3965,7 @@ def jail_closed_to_the_user(case):
 
 
 def rewritable_by_the_user(case):
-    yield from rewritable(case.security, case.writers_of, case.allowed_writers())
+    yield from rewritable(case.security, case.writers_by_file, case.allowed_writers())
 
 
 def root_keeps_everything(case):
@@ -4080,7 +4115,8 @@ def warnings_of(case):
 # the change of ids.  capabilities(7), credentials(7)
 
 class Linux(LinuxCalls):
-    """The platform of Linux; its verbs are listed above."""
+    """The platform of Linux; its verbs are listed in the chapter on the platform.  Its
+    checks, warnings and doubts are functions, and stand in the next chapter."""
 
     def rights(self, state, may_set_groups):
         rights = set()
@@ -4099,7 +4135,7 @@ class Linux(LinuxCalls):
         return "%s is not in this process's permitted set; %s" % (
             needed, how_to_get(needed, found))
 
-    def goal(self, sets, held, rights, exec, no_new_privs):
+    def goal(self, sets, with_ids, rights, exec, no_new_privs):
         """The sets, flags and bits to end in, of a State with the ids to end in."""
         sets = sets or {}
         permitted = sets.get('permitted', NO_CAPABILITIES)
@@ -4108,24 +4144,24 @@ class Linux(LinuxCalls):
         inheritable = ambient | sets.get('inheritable', NO_CAPABILITIES)
         goal = {'permitted': permitted, 'effective': effective, 'inheritable': inheritable,
                 'ambient': ambient}
-        if held.securebits is not None:             # from outside they cannot be seen
-            goal['securebits'] = self.securebits(held)
+        if with_ids.securebits is not None:             # from outside they cannot be seen
+            goal['securebits'] = self.securebits(with_ids)
             goal['keepcaps'] = int(bool(goal['securebits'] & SECBIT_KEEP_CAPS))
         if no_new_privs:
             goal['no_new_privs'] = 1
             if 'setpcap' in rights:                 # or setuid programs could not work
-                goal['bounding'] = held.bounding & (permitted | inheritable)
+                goal['bounding'] = with_ids.bounding & (permitted | inheritable)
         return goal
 
-    def securebits(self, held):
-        bits = held.securebits
+    def securebits(self, with_ids):
+        bits = with_ids.securebits
         if not bits & SECBIT_KEEP_CAPS_LOCKED:      # locked: it stays, so the goal has it too
             bits &= ~SECBIT_KEEP_CAPS
-        if 0 in held.uid:                           # or exec would give uid 0 everything
+        if 0 in with_ids.uid:                           # or exec would give uid 0 everything
             bits |= SECBIT_NOROOT | SECBIT_NOROOT_LOCKED
         return bits
 
-    def goal_of_root(self, held):
+    def goal_of_root(self, with_ids):
         return {}
 
     def unlimited(self, fields):
@@ -4749,6 +4785,7 @@ def bounding_set_stays(case):
 
 
 def descriptors_unseen(case):
+    """Not refused: a process without /proc has to be able to drop, and few hold either."""
     error = case.process.unseen
     if error is not None:
         yield ('descriptors cannot be looked at, so that neither an io_uring nor a fanotify group '
@@ -4810,7 +4847,7 @@ def rows_of_drop(case):
     """
     platform, goal = case.platform, case.goal
     yield from platform.before(case)
-    # even if they look right: an unmapped one shows as 65534
+    # set even where they look right already: an unmapped group shows as 65534
     if 'groups' in case.rights:
         yield platform.set_groups(goal.groups)
     if case.security.chroot is not None:
@@ -4834,7 +4871,8 @@ NOT_OR_NOT_MAPPED = (errno.EPERM, errno.EINVAL)
 def rows_to_regain(case):
     """(errors that refuse it, a row that must fail afterwards).
 
-    Nothing of a right that is kept: there it would succeed.
+    What a right that is kept allows is not tried, since it would succeed.  Nor is chroot(2):
+    if it succeeded, that would move the process.
     """
     platform, found, goal = case.platform, case.found, case.goal
     kept = platform.rights(goal, case.process.may_set_groups)
@@ -4970,8 +5008,10 @@ def text_of_option(security, option, platform):
 def plan(security: 'Security', exec: bool = False, no_new_privs: bool = True) -> Plan:
     """What drop (exec=True: launch) would do with `security` in this process.
 
-    Changes nothing and needs no right.  Raises ConfigError for values that nothing can be
-    done with; what else stands against it is in refusals.
+    Needs no right, and changes nothing that lasts: where there is a seccomp filter, what the
+    drop would make effective is so for a moment, and if that cannot be taken back the
+    process ends with 125.  Raises ConfigError for values that nothing can be done with; what
+    else stands against it is in refusals.
     """
     must_be(security, Security, 'plan')
     target = refusing(look_up, security, this_platform())
@@ -5004,17 +5044,18 @@ def must_be(asked, kinds, verb):
 #    3  descriptors and directories are unshared, if there is one thread
 #    4  the process is looked at
 #    5  what stands against it is refused; warnings are written
-#    6  the steps
-#    7  every field is read back
-#    8  the attempts to regain what was given up, which must fail
-#    9  every field is read back again
-#   10  descriptors are closed
-#   11  mask and collector are restored
+#    6  launch: signals are reset to what a command expects
+#    7  the steps
+#    8  every field is read back
+#    9  the attempts to regain what was given up, which must fail
+#   10  every field is read back again
+#   11  descriptors are closed
+#   12  mask and collector are restored
 #
 # What raises before 6 has changed nothing (but that nobody shares descriptors and
 # directories any more), and restores mask and collector.
 #
-# From 6 on any call that fails ends the process with 125.  Nothing is imported or asked of
+# From 7 on any call that fails ends the process with 125.  Nothing is imported or asked of
 # the name service, and nothing of the caller's runs but Python's own tracers and audit hooks.
 # Only / and . are looked up (and, where a filter blocks setfsuid(2), this process in the
 # /proc that was opened before).
@@ -5027,9 +5068,10 @@ RESTART = '; restart the process to change its Security stanza'
 def drop(security: 'Union[Security, Plan]', no_new_privs: 'Optional[bool]' = None) -> State:
     """Become what `security` (a Security or a Plan) names, for good.
 
-    Returns the State that was read back.  Raises ConfigError or RefusedError with nothing
-    changed.  Whatever goes wrong after the first step writes one line to descriptor 2 and
-    ends the process with status 125.  Call it before starting threads.
+    Returns the State that it has ended in, and that was read back.  Raises ConfigError or
+    RefusedError with nothing changed.  Whatever goes wrong after the first step writes one
+    line to descriptor 2 and ends the process with status 125.  Call it before starting
+    threads.
 
     no_new_privs=False lets setuid and file-capability programs work afterwards; a Plan has
     decided that already.  credentials(7), capabilities(7), privileges(7).
@@ -5131,7 +5173,7 @@ def is_held_already(request):
 
 
 def drop_in_silence(silence, request, target, command, quiet):
-    """From the look to the end; the State that was read back."""
+    """From the look to the end; the State that it ends in."""
     security = request.security
     process = refusing(unshare_and_look, target.platform, security.chroot)
     try:
@@ -5226,7 +5268,8 @@ def carry_out(case, steps, attempts, record):
         last_drop[:] = record
         finished = True
     except BaseException as error:
-        end_process('half-dropped and so ended: %s: %s' % (doing, reason(doing, error)))
+        end_process('half-dropped and so ended: %s: %s' % (
+            doing, reason_for_last_line(doing, error)))
     finally:
         if not finished:                            # no memory or stack was left to say why
             posix._exit(125)
@@ -5253,8 +5296,8 @@ def verify(case):
         raise untrue(', '.join(wrong))
 
 
-def reason(doing, error):
-    """Why it failed, for the last line.  The text of a step names its call already."""
+def reason_for_last_line(doing, error):
+    """Why it failed.  The text of a step names its call already."""
     if not isinstance(error, OSError):
         return error
     if isinstance(doing, Step):
@@ -5381,7 +5424,8 @@ def raise_if_of_a_handler(error):
     """Handlers that are due run in these calls.  What they raise is theirs, and passes.
 
     The traceback of such an error goes on below the frame that made the call: into the
-    handler.  That of the call itself ends there.
+    handler.  That of the call itself ends there.  (So does that of a handler written in C:
+    its OSError is taken for the call's.)
     """
     traceback = error.__traceback__                 # None where there is no memory for one
     if traceback is not None and traceback.tb_next is not None:
@@ -5400,7 +5444,7 @@ def reset_signals():
         raise RefusedError('launch: %s' % error) from None
 
 
-# What a daemon needs later and could not load in a jail, or would load from it.
+# Modules that a daemon may import later: the jail has none, or has its own.
 NEEDED_IN_A_JAIL = (
     '_strptime encodings.ascii encodings.idna encodings.latin_1 encodings.punycode '
     'encodings.utf_8 encodings.utf_8_sig encodings.utf_16 encodings.cp437 linecache locale '
@@ -6161,14 +6205,14 @@ def check(security, no_new_privs):
     return errors, warnings
 
 
-class AssumedRoot:
-    """In the place of a Process, for check: root at its start, with all rights."""
+class AssumedRoot(Process):
+    """For check: root at its start, with all rights.  Nothing is opened."""
     rights = ALL_RIGHTS
     may_set_groups = True
-    jail_identity = None
     descriptors = ()
 
     def __init__(self, platform):
+        self.platform = platform
         self.found = State(platform.assumed_root())
         self.unmapped_owners = platform.unmapped_owners()
 
@@ -6178,7 +6222,8 @@ def platforms_doubts(case):
         yield from doubt(case)
 
 
-# What would stand against a launch by root, and can be told beforehand.
+# What would stand against a launch by root, and can be told beforehand.  They are warnings:
+# the file may be checked on a machine where it will not be used.
 DOUBTS = (
     platforms_doubts,
     rewritable_by_strangers,

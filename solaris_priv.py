@@ -615,24 +615,24 @@ class Solaris:
             remedy = 'add it to the privileges of its method_credential: smf_method(5)'
         return "%s is not in this process's permitted set: %s" % (PRIVILEGE_FOR[right], remedy)
 
-    def goal(self, sets, held, rights, exec, no_new_privs):
-        """The fields that a process which is as `held` is to end in."""
+    def goal(self, sets, with_ids, rights, exec, no_new_privs):
+        """The fields to end in.  with_ids: the State of now, with the ids to end in."""
         if sets is None:
-            wanted = self.basic() & held.permitted & held.limit
+            wanted = self.basic() & with_ids.permitted & with_ids.limit
         else:
             wanted = sets['permitted']
         inheritable = wanted
         if not exec:
-            inheritable = held.inheritable & wanted
+            inheritable = with_ids.inheritable & wanted
         return {'permitted': wanted, 'limit': wanted, 'effective': wanted,
                 'inheritable': inheritable, 'aware': 1, 'aware_reset': 0, 'xpolicy': 0,
                 'pfexec': 0, 'pfexec_auth': 0}
 
-    def goal_of_root(self, held):
+    def goal_of_root(self, with_ids):
         """Root that keeps everything.  Not aware, uid 0 has what the limit set holds."""
         goal = {'aware_reset': 0}
-        if not held.aware:
-            goal.update(permitted=held.limit, effective=held.limit)
+        if not with_ids.aware:
+            goal.update(permitted=with_ids.limit, effective=with_ids.limit)
         return goal
 
     def unlimited(self, fields):

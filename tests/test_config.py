@@ -543,7 +543,7 @@ def test_more_than_64_mebibytes_are_not_read(tmp_path):
 
 
 def test_the_limit_is_for_all_files_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(capdrop, 'LIMIT', 100000)
+    monkeypatch.setattr(capdrop, 'MOST_BYTES', 100000)
     write(tmp_path, 'part', '#' * 33000)
     assert load(write(tmp_path, 'main', 'include part ' * 2 + STANZA)).user == 'ecuser'
     assert 'MiB' in error(load, write(tmp_path, 'main', 'include part ' * 4 + STANZA)).message
@@ -551,7 +551,7 @@ def test_the_limit_is_for_all_files_together(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('shape', ['doubling', 'directory'])
 def test_empty_files_are_not_free(tmp_path, monkeypatch, shape):
-    monkeypatch.setattr(capdrop, 'LIMIT', 200000)
+    monkeypatch.setattr(capdrop, 'MOST_BYTES', 200000)
     if shape == 'doubling':                     # 2 ** 16 files from 300 bytes
         for depth in range(16):
             write(tmp_path, 'f%d' % depth, 'include f%d ' % (depth + 1) * 2)
@@ -979,7 +979,7 @@ def without_skipping(call, *args):
 def window(request, monkeypatch):
     """How many bytes are looked at at once: small ones end everywhere."""
     monkeypatch.setattr(capdrop.Skipping, 'window', request.param)
-    monkeypatch.setattr(capdrop, 'FEW', min(request.param, capdrop.FEW))
+    monkeypatch.setattr(capdrop, 'SMALL_WINDOW', min(request.param, capdrop.SMALL_WINDOW))
 
 
 def test_skipping_lines_never_changes_the_result(window):
@@ -1566,7 +1566,7 @@ def test_input_that_does_not_block_is_refused_because_more_may_come(blocks):
 @pytest.mark.parametrize('text', ['user=a\n', 'Security { user=a }\n', 'a{Security{}}\n', 'a = Security\n',
                                   'Local_Changes_File=/a\n', 'include "d" '])
 def test_what_is_kept_or_looked_at_besides_the_text_counts_as_well(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(capdrop, 'LIMIT', 1 << 20)
+    monkeypatch.setattr(capdrop, 'MOST_BYTES', 1 << 20)
     for name in range(100):
         os.makedirs(str(tmp_path / 'd' / str(name)))
     assert load(write(tmp_path, 'few', STANZA + text * 100)).user is not None
