@@ -4198,8 +4198,11 @@ class Linux(LinuxCalls):
                             audit.pid, audit.pid))
         return ''
 
-    # The steps.  What the kernel does when setresuid(2) changes the user, capabilities(7), and
-    # what is therefore done around it:
+    # The steps.  Each makes up for a difference between `found` and `goal`.  (For root that
+    # keeps everything there is none but in the ids, and in effective: see sets_capabilities.)
+    #
+    # What the kernel does when setresuid(2) changes the user, capabilities(7), and what is
+    # therefore done around it:
     #
     #   0 among real, effective, saved; then no 0    (loses_with_the_user)
     #       It clears permitted, effective and ambient; with keepcaps permitted stays.  So
@@ -4221,8 +4224,6 @@ class Linux(LinuxCalls):
         effective = found.effective | raised
         if raised:
             yield self.capset_row(found.permitted, effective, found.inheritable)
-        if not case.confined:
-            return
         early = inheritable_early(case)
         if early:                                   # while cap_setpcap is effective
             yield self.capset_row(found.permitted, effective, found.inheritable | early)
@@ -4244,17 +4245,15 @@ class Linux(LinuxCalls):
     def after(self, case):
         """Rows that must come last: they take rights away, or would be undone."""
         found, goal = case.found, case.goal
-        if case.confined and clears_keepcaps(case):
+        if clears_keepcaps(case):
             yield self.prctl_row('PR_SET_KEEPCAPS, 0', PR_SET_KEEPCAPS, 0)
         if sets_capabilities(case):
             yield self.last_set_row(goal.permitted, goal.effective, goal.inheritable)
-        if not case.confined:
-            return
         missing = ambient_to_raise(case)
         if missing:                                 # they have to be permitted, inheritable
             yield self.each_row('PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE', missing,
                                 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE)
-        if case.no_new_privs and not found.no_new_privs:
+        if goal.no_new_privs and not found.no_new_privs:
             yield self.prctl_row('PR_SET_NO_NEW_PRIVS, 1', PR_SET_NO_NEW_PRIVS, 1)
         if case.forbids_dumps:                      # other programs of root's could trace it
             yield 'prctl(PR_SET_DUMPABLE, 0)', self.forbid_dumps
@@ -4334,7 +4333,7 @@ def capabilities_to_raise(case):
         needed |= CAP_SYS_CHROOT
     if found.bounding - goal.bounding or goal.securebits & ~found.securebits:
         needed |= CAP_SETPCAP
-    if case.confined and inheritable_early(case):
+    if inheritable_early(case):
         needed |= CAP_SETPCAP
     return (needed & found.permitted) - found.effective
 
@@ -4626,13 +4625,13 @@ def lost_over_exec(case):
 
 
 def no_ambient_set(case):
-    if case.confined and case.goal.ambient and not case.platform.has_ambient:
+    if case.goal.ambient and not case.platform.has_ambient:
         yield ('this kernel has no ambient capabilities: the command could not keep any')
 
 
 def ambient_barred(case):
     barred = case.found.securebits & SECBIT_NO_CAP_AMBIENT_RAISE
-    if case.confined and barred and ambient_to_raise(case):
+    if barred and ambient_to_raise(case):
         yield 'SECBIT_NO_CAP_AMBIENT_RAISE is set: the command could not keep %s' % (
             case.goal.ambient)
 
@@ -4640,12 +4639,12 @@ def ambient_barred(case):
 def keepcaps_locked(case):
     """The flag is off and locked.  (Where it is on and locked it stays as it is.)"""
     locked = case.found.securebits & SECBIT_KEEP_CAPS_LOCKED
-    if case.confined and locked and sets_keepcaps(case):
+    if locked and sets_keepcaps(case):
         yield 'SECBIT_KEEP_CAPS is locked, and the plan has to set it'
 
 
 def root_not_lockable(case):
-    if not case.confined or not case.goal.securebits & ~case.found.securebits:
+    if not case.goal.securebits & ~case.found.securebits:
         return
     locked = case.found.securebits & SECBIT_NOROOT_LOCKED
     if locked or 'setpcap' not in case.rights:
@@ -4721,8 +4720,7 @@ def calls_without_effect(case):
         yield 'chroot', (errno.ENOENT,), posix.chroot, ''
     if case.security.chroot is not None:
         yield 'chdir', (errno.ENOENT,), posix.chdir, ''
-    if case.confined:
-        yield from prctls_without_effect(case, goal, found, platform.prctl)
+    yield from prctls_without_effect(case, goal, found, platform.prctl)
     if sets_capabilities(case):                     # the last: the others need what is raised
         yield ('capset', (), platform.put_sets, found.permitted, found.effective,
                found.inheritable)
@@ -4731,7 +4729,7 @@ def calls_without_effect(case):
 def prctls_without_effect(case, goal, found, prctl):
     """The prctls of the drop: a filter blocks prctl(2) by its first argument, if at all."""
     wrong = (errno.EINVAL,)
-    if case.no_new_privs and not found.no_new_privs:
+    if goal.no_new_privs and not found.no_new_privs:
         yield 'prctl', wrong, prctl, PR_SET_NO_NEW_PRIVS, 0, 0, 0, 0
     if sets_keepcaps(case) or clears_keepcaps(case):
         yield 'prctl', (), prctl, PR_SET_KEEPCAPS, found.keepcaps, 0, 0, 0
