@@ -4448,14 +4448,19 @@ def names_of_threads():
 
 def ids_not_mapped(case):
     """setresuid(2), setresgid(2), setgroups(2): EINVAL.  user_namespaces(7)"""
-    if not case.unmapped_owners:
-        return                                      # every id is mapped
-    is_named = case.target.uid is not None or case.target.gid is not None
-    if case.already_held and not is_named:
-        return                                      # it stays who it is, mapped or not
+    every_id_is_mapped = not case.unmapped_owners
+    if every_id_is_mapped or stays_who_it_is(case):
+        return
     groups = case.goal.groups if 'groups' in case.rights else ()
     yield from missing_ids('user', 'uid', case.goal.uid[:1])
     yield from missing_ids('group', 'gid', case.goal.gid[:1] + groups)
+
+
+def stays_who_it_is(case):
+    """Is there nothing to do, and no id named?  Then those of now need not be mapped."""
+    target = case.target
+    named = [ids for ids in (target.uid, target.gid, target.groups) if ids is not None]
+    return case.already_held and not named
 
 
 def missing_ids(name, kind, ids):
@@ -4501,7 +4506,7 @@ def ids_only_look_right(case):
 
     Whoever may not change it can set it to what it is already, and nothing else.
     """
-    if case.rights >= {'user', 'group', 'groups'} or case.found.threads != 1:
+    if case.found.threads != 1 or stays_who_it_is(case):
         return
     shown_for_others = case.unmapped_owners
     for right, wanted, has, call in (

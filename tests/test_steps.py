@@ -1,0 +1,251 @@
+"""Which steps a drop takes from which start, and what it refuses: no more than it needs, and no less."""
+import functools
+import os
+import pwd
+import sys
+
+import pytest
+
+from conftest import (
+    AS_1111, CLONE_NEWUSER, HELD, RAW, c, capset, in_child, need, need_root,
+    need_user_namespaces, no_proc, prctl, set_groups, two_threads, user_namespace)
+import capdrop
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+
+KILL = 1 << 5
+
+
+def plan_of(prepare, options, **how):
+    """(steps, refusals) of a plan made in a child."""
+    need_root()
+
+    def child():
+        prepare()
+        found = capdrop.plan(capdrop.Security(**options), **how)
+        return list(found.steps), list(found.refusals)
+    return in_child(child)
+
+
+def with_words(words, texts):
+    return [text for text in texts if words in text]
+
+
+def another_user():
+    """With all capabilities of root, and in no groups."""
+    prctl(8, 1)
+    set_groups([])
+    os.setresgid(33, 33, 33)
+    os.setresuid(33, 33, 33)
+    prctl(8, 0)
+    capset(HELD, HELD, HELD & KILL)
+
+
+# ---------------------------------------------------------------------------- keepcaps, sets
+
+def test_keepcaps_that_is_on_is_not_switched_on_again():
+    steps, refusals = plan_of(lambda: prctl(8, 1), dict(AS_1111, capabilities='cap_kill+ep'))
+    assert refusals == [] and with_words('PR_SET_KEEPCAPS', steps) == ['prctl(PR_SET_KEEPCAPS, 0)']
+    steps, _ = plan_of(lambda: None, dict(AS_1111, capabilities='cap_kill+ep'))
+    assert with_words('PR_SET_KEEPCAPS', steps) == ['prctl(PR_SET_KEEPCAPS, 1)', 'prctl(PR_SET_KEEPCAPS, 0)']
+
+
+ROOT = dict(user='0', group='0')
+OF_IDS = ['setgroups([])', 'setresgid(0, 0, 0)', 'setresuid(0, 0, 0)']
+
+
+def root_in_a_group():
+    """And less is effective than permitted."""
+    set_groups([4])
+    capset(HELD, HELD & ~RAW)
+
+
+@pytest.mark.parametrize('prepare', [root_in_a_group, another_user], ids=['stays root', 'becomes root'])
+def test_root_that_keeps_everything_is_given_no_set_where_nothing_changes_it(prepare):
+    steps, refusals = plan_of(prepare, ROOT)
+    assert refusals == [] and steps[1:] == OF_IDS
+
+
+def test_root_that_keeps_everything_is_given_its_set_where_the_kernel_makes_all_effective():
+    def prepare():
+        another_user()
+        capset(HELD, HELD & ~RAW)
+    steps, refusals = plan_of(prepare, ROOT)
+    assert refusals == [] and steps[1:-1] == OF_IDS and 'effective' in steps[-1]
+
+
+@pytest.mark.parametrize('prepare, text', [(another_user, 'cap_chown+i'), (lambda: None, 'cap_chown+pi')],
+                         ids=['nothing is lost', 'it stays permitted'])
+def test_inheritable_grows_with_the_last_set_where_it_can(prepare, text):
+    need(HELD & 1, 'needs cap_chown')
+    steps, refusals = plan_of(prepare, dict(AS_1111, capabilities=text))
+    assert refusals == [] and len(with_words('inheritable cap_chown', steps)) == 1
+
+
+def test_inheritable_grows_before_the_ids_change_where_nothing_stays_permitted():
+    need(HELD & 1, 'needs cap_chown')
+    steps, refusals = plan_of(lambda: None, dict(AS_1111, capabilities='cap_chown+i'))
+    assert refusals == []
+    early, last = with_words('inheritable cap_chown', steps)
+    assert steps.index(early) < steps.index('setresuid(1111, 1111, 1111)') < steps.index(last)
+
+
+def raise_kill():
+    capset(HELD, HELD, KILL)
+    prctl(47, 2, 5)
+
+
+def test_ambient_is_lowered_only_where_nothing_else_takes_it_away():
+    need(HELD & KILL, 'needs cap_kill')
+    options = dict(AS_1111, capabilities='cap_kill+eip')
+
+    def prepare():
+        another_user()
+        prctl(47, 2, 5)
+    steps, refusals = plan_of(prepare, options)
+    assert refusals == [] and len(with_words('PR_CAP_AMBIENT_LOWER', steps)) == 1
+    steps, refusals = plan_of(raise_kill, options)
+    assert refusals == [] and with_words('PR_CAP_AMBIENT_LOWER', steps) == []
+
+
+def test_root_that_keeps_everything_may_have_in_ambient_what_is_not_effective():
+    need(HELD & KILL, 'needs cap_kill')
+
+    def prepare():
+        raise_kill()
+        capset(HELD, HELD & ~KILL, KILL)
+    assert plan_of(prepare, ROOT, exec=True)[1] == []
+
+
+def test_without_ambient_capabilities_only_a_command_that_needs_them_is_refused():
+    def prepare():
+        capdrop.this_platform().has_ambient = False
+    options = dict(AS_1111, capabilities='cap_kill+ep')
+    assert plan_of(prepare, options)[1] == []
+    assert plan_of(prepare, AS_1111, exec=True)[1] == []
+    assert plan_of(prepare, options, exec=True)[1] == [
+        'this kernel has no ambient capabilities: the command could not keep any']
+
+
+def test_threads_that_cannot_be_listed_are_told_without_their_names():
+    def prepare():
+        no_proc()
+        two_threads()
+    refusal, = with_words('more than one thread', plan_of(prepare, AS_1111)[1])
+    assert refusal.startswith('more than one thread (no /proc to list them): ')
+
+
+# ---------------------------------------------------------------------------- ids that a user namespace does not map
+
+def in_a_bare_namespace(groups=()):
+    """Without maps, without rights, and with all that a drop would set."""
+    set_groups(groups)
+    c('unshare', CLONE_NEWUSER)
+    capset(0, 0)
+    prctl(38, 1)
+
+
+USER_MISSING = 'user 65534 does not exist in this user namespace: /proc/self/uid_map has no such id'
+GROUP_MISSING = 'group 65534 does not exist in this user namespace: /proc/self/gid_map has no such id'
+
+
+@pytest.mark.parametrize('options, missing', [
+    ({}, []),
+    (dict(user='65534', group='65534'), [USER_MISSING, GROUP_MISSING]),
+    (dict(group='65534'), [USER_MISSING, GROUP_MISSING]),
+    (dict(user='nobody'), [USER_MISSING, GROUP_MISSING]),
+], ids=['none is named', 'both', 'group', 'user'])
+def test_who_stays_as_he_is_need_not_be_mapped_unless_he_is_named(options, missing):
+    need_user_namespaces(in_a_bare_namespace)
+    if options.get('user') == 'nobody':
+        need([tuple(one[2:4]) for one in pwd.getpwall() if one.pw_name == 'nobody'] == [(65534, 65534)],
+             'needs nobody with the ids 65534')
+    steps, refusals = plan_of(in_a_bare_namespace, options)
+    assert steps == [] and with_words('does not exist', refusals) == missing
+    assert bool(refusals) is bool(missing)
+
+
+def test_a_group_that_is_named_has_to_be_mapped_even_if_it_seems_to_be_there():
+    prepare = functools.partial(in_a_bare_namespace, [5000])
+    need_user_namespaces(prepare)
+    assert plan_of(prepare, {}) == ([], [])
+    refusals = plan_of(prepare, dict(supplemental_groups='65534'))[1]
+    assert 'the supplementary group 65534' in may_stand_for(refusals)
+
+
+@pytest.mark.parametrize('uid_map, gid_map, missing', [
+    ('0 0 1000', '0 0 2000', 'user 1500'), ('0 0 2000', '0 0 1000', 'group 1500')], ids=['user', 'group'])
+def test_without_proc_a_trial_tells_which_id_is_not_mapped(uid_map, gid_map, missing):
+    def prepare():
+        set_groups([])
+        user_namespace(uid_map, gid_map)()
+        no_proc()
+    need_user_namespaces(prepare)
+    refusals = with_words('does not exist in this user namespace', plan_of(prepare, dict(user='1500', group='1500'))[1])
+    assert [refusal.partition(' does')[0] for refusal in refusals] == [missing]
+
+
+def shown_as_65534(number, groups=(), keep=False):
+    """In a user namespace whose 65534 is 70000 outside; this process is `number`, which shows as 65534 as well."""
+    def prepare():
+        prctl(8, 1)
+        set_groups(groups)
+        os.setresgid(number, number, number)
+        os.setresuid(number, number, number)
+        capset(HELD, HELD)
+        user_namespace('0 0 1000\n65534 70000 1', '0 0 1000\n65534 70000 1')()
+        if not keep:
+            capset(0, 0)
+            prctl(38, 1)
+    return prepare
+
+
+AS_65534 = dict(user='65534', group='65534')
+
+
+def may_stand_for(texts):
+    return [text.partition(' may stand')[0] for text in with_words('may stand for', texts)]
+
+
+@pytest.mark.parametrize('prepare, options, unclear', [
+    (shown_as_65534(5000), AS_65534, ['user 65534', 'group 65534']),
+    (shown_as_65534(70000), AS_65534, []),
+    (shown_as_65534(5000, keep=True), AS_65534, []),
+    (shown_as_65534(70000, [5000]), dict(AS_65534, supplemental_groups='65534'), ['the supplementary group 65534']),
+    (shown_as_65534(70000, [5000], keep=True), dict(AS_65534, supplemental_groups='65534'), []),
+], ids=['another one', 'itself', 'with the right', 'a group', 'a group, with the right'])
+def test_an_id_that_only_looks_right_is_refused_to_who_cannot_set_it(prepare, options, unclear):
+    need_user_namespaces(prepare)
+    assert may_stand_for(plan_of(prepare, options)[1]) == unclear
+
+
+def id_outside():
+    """A function that tells the user id of this process as its user namespace of now sees it."""
+    asked, ask = os.pipe()
+    answer, tell = os.pipe()
+    if os.fork() == 0:
+        parent = os.getppid()
+        os.close(ask)
+        while os.read(asked, 1):
+            with open('/proc/%d/status' % parent) as file:
+                uid, = [line.split()[1] for line in file if line.startswith('Uid:')]
+            os.write(tell, uid.encode())
+        os._exit(0)
+
+    def tell_it():
+        os.write(ask, b'?')
+        return int(os.read(answer, 20))
+    return tell_it
+
+
+def test_a_plan_leaves_ids_that_are_not_mapped_as_they_are():
+    """With the right a trial would change them."""
+    prepare = shown_as_65534(5000, keep=True)
+    need_user_namespaces(prepare)
+
+    def child():
+        outside = id_outside()
+        prepare()
+        capdrop.plan(capdrop.Security(**AS_65534))
+        return outside()
+    assert in_child(child) == 5000
