@@ -40,10 +40,11 @@ RESTS_ON = """
 """.split()
 CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'unshare', 'disable')
 # The quick ones first.
-TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_messages.py'], ['test_warnings.py'], ['test_reach.py'], ['test_start_states.py'],
+TESTS = [['test_linux.py', '-k', 'not half_way'], ['test_messages.py'], ['test_warnings.py', 'test_steps.py'],
+         ['test_faults.py', '-k', 'for_good'], ['test_reach.py'], ['test_start_states.py'],
          ['test_held.py'], ['test_audit.py'], ['test_names.py'], ['test_regain.py', 'test_without_libcap.py'], ['test_cli.py'],
          ['test_config.py'], ['test_vendoring.py'], ['test_solaris.py'], ['test_later.py'], ['test_surroundings.py', '-k', 'not memory'],
-         ['test_faults.py', '-k', 'not whatever and not table'], ['test_faults.py', '-k', 'whatever']]
+         ['test_faults.py', '-k', 'not whatever and not table and not for_good'], ['test_faults.py', '-k', 'whatever']]
 OF_READING = 'test_config.py', 'test_messages.py', 'test_cli.py', 'test_linux.py', 'test_audit.py'
 SLOW = 'test_faults.py', 'test_surroundings.py', 'test_later.py', 'test_vendoring.py', 'test_solaris.py'
 QUICK = '--quick' in sys.argv
@@ -197,7 +198,8 @@ def tests_for(is_reading, label):
     if label.startswith(('row', 'field')) and not QUICK:
         first = 'test_faults.py'
     for words in sorted(TESTS, key=lambda words: (words[0] != first or words[-1] == 'whatever')):
-        if QUICK and words[0] in SLOW or is_reading and words[0] not in OF_READING:
+        is_slow = words[0] in SLOW and words[-1] != 'for_good'
+        if QUICK and is_slow or is_reading and words[0] not in OF_READING:
             continue
         if QUICK and not is_reading and words[0] == 'test_config.py':
             continue

@@ -424,6 +424,20 @@ def test_a_lie_about_what_changes_the_process_never_runs_the_command(possible, j
                 assert found_out or outcome.kind == 'exit 125', (mode_name(mode), name, outcome)
 
 
+@pytest.mark.parametrize('mode', MODES, ids=mode_name)
+def test_a_call_that_is_blocked_for_good_is_known_before_the_first_step(mode, possible, jail):
+    """What a seccomp filter answers in the kernel's place is the same to a call that changes nothing."""
+    items = [(mode, jail, [key], -error) for key in set(traced(mode, jail)) if key_name(key) in CHANGES
+             for error in (errno.EPERM, errno.ENOSYS)]
+    assert {'setresuid', 'setresgid', 'setgroups', 'capset'} <= {key_name(item[2][0]) for item in items}
+    for item, outcome in zip(items, workers(trial, items)):
+        name = key_name(item[2][0])
+        call = name if name.islower() else 'prctl'
+        assert outcome.injected and outcome.kind == 'refused', (name, outcome)
+        assert '%s(2) is blocked (%s)' % (call, os.strerror(-item[3])) in outcome.message, (name, outcome.message)
+        assert outcome.after == outcome.before
+
+
 def test_an_attempt_to_regain_that_seems_to_succeed_ends_the_process(possible, jail):
     """The last of these calls is the attempt; nothing but what it returns is wrong then."""
     for mode in MODES[:4]:
