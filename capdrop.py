@@ -2096,7 +2096,8 @@ MOST_MISSING = 16                       # up to so many, "all but" makes the sho
 class CapSet(int):
     """A capability set: bit n is capability n (capabilities(7)).
 
-    Closed under & | -.  Iterates over the names and prints as them.
+    What & | - give is one as well, where one stands on the left.  Iterates over the names
+    and prints as them.
     """
 
     def __and__(self, other):
@@ -2307,8 +2308,9 @@ def number_written(word):
     return number if number < 64 else None
 
 
-# What is said of other texts.  Nothing is guessed where something is taken away: who
-# follows a wrong guess there keeps what he meant to give up.
+# What is said of other texts.  They are errors already, and from here on it is only words.
+# Nothing is guessed where something is taken away: who follows a wrong guess there keeps what
+# he meant to give up.
 
 def strange_character(at, mark):
     if mark in TAKE_AWAY:
