@@ -201,6 +201,9 @@ def test_in_a_jail_a_command_with_file_capabilities_is_a_warning(programs, jail)
                         'cap_net_raw+ep', '--chroot', str(jail), '--', '/bin/capable', '/bin/script-plain'])
     assert 'file capabilities' in done.stderr and 'warning' in done.stderr
     assert done.returncode in (0, 126)
+    done = run_command([sys.executable, '-I', SCRIPT, 'exec', '--user', '1111', '--group', '4321', '--chroot', str(jail),
+                        '--', '/bin/capable', '/bin/script-plain'])
+    assert 'file capabilities' not in done.stderr       # it is to have none
 
 
 def test_a_command_that_is_no_file_is_no_reason_for_another_answer(programs):

@@ -127,6 +127,11 @@ def test_without_ambient_capabilities_only_a_command_that_needs_them_is_refused(
         'this kernel has no ambient capabilities: the command could not keep any']
 
 
+def test_a_plan_for_a_command_in_a_jail_needs_no_command(jail):
+    need(HELD & KILL, 'needs cap_kill')
+    assert plan_of(lambda: None, dict(AS_1111, capabilities='cap_kill+ep', chroot=str(jail)), exec=True)[1] == []
+
+
 def test_threads_that_cannot_be_listed_are_told_without_their_names():
     def prepare():
         no_proc()

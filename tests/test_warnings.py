@@ -7,11 +7,10 @@ import pytest
 
 import capdrop
 from conftest import (
-    AS_1111, BIND, HELD, c, in_child, need, need_root, no_proc, own_mounts, set_groups, user_namespace,
-    without)
+    AS_1111, BIND, HELD, SETGID, SETPCAP, c, capset, in_child, need, need_root, no_proc, own_mounts,
+    set_groups, user_namespace, without)
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
-SETGID, SETPCAP = 1 << 6, 1 << 8
 
 
 def plan_of(prepare, options, **how):
@@ -133,6 +132,9 @@ NOT_WARNED = [
     (child_started, dict(user='1111', group='8'), {}, 'amounts to root'),
     (modules_closed, AS_1111, dict(exec=True), 'importing modules later will fail'),
     (user_namespace(), dict(user='11', group='8', capabilities=''), {}, 'in this user namespace capabilities count'),
+    (user_namespace(), dict(user='0', group='0'), {}, 'in this user namespace capabilities count'),
+    (without(SETPCAP), KEEP, dict(no_new_privs=False), 'the bounding set stays as it is'),
+    (lambda: capset(HELD & ~SETPCAP, HELD & ~SETPCAP), dict(user='0', group='0'), {}, 'the bounding set stays as it is'),
 ]
 
 
