@@ -348,8 +348,9 @@ def groups_denied():
             file.write(text)
 
 
-def user_namespace(uid_map='0 0 1000', gid_map='0 0 1000'):
+def user_namespace(uid_map='0 0 1000', gid_map='0 0 1000', deny_groups=False):
     """A function that makes this process root of a user namespace with these maps; user_namespaces(7)."""
+    files = [('setgroups', 'deny')] * deny_groups + [('uid_map', uid_map), ('gid_map', gid_map)]
     def prepare():
         ready, tell = os.pipe()
         pid = os.fork()
@@ -358,7 +359,7 @@ def user_namespace(uid_map='0 0 1000', gid_map='0 0 1000'):
                 parent = os.getppid()
                 os.close(tell)
                 os.read(ready, 1)
-                for name, text in ('uid_map', uid_map), ('gid_map', gid_map):
+                for name, text in files:
                     with open('/proc/%d/%s' % (parent, name), 'w') as file:
                         file.write(text)
                 os._exit(0)

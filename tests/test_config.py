@@ -654,6 +654,26 @@ def test_file_is_the_only_scheme(tmp_path):
         assert 'only file://' in e.message and at(e) == (1, 9)
 
 
+def test_what_the_system_does_not_allow_is_a_refusal_that_names_the_call():
+    with pytest.raises(capdrop.RefusedError) as e:
+        capdrop.refusing(os.stat, '/no/such')
+    assert str(e.value) == '/no/such: No such file or directory'
+    with pytest.raises(OSError) as e:
+        capdrop.named('stat', os.stat, '/no/such')
+    assert (e.value.errno, e.value.filename) == (errno.ENOENT, 'stat')
+    assert capdrop.refusing(capdrop.named, 'stat', os.stat, '/') == os.stat('/')
+
+
+def test_a_file_that_is_longer_than_its_size_grew_while_it_was_read():
+    need(os.path.exists('/proc/version') and os.stat('/proc/version').st_size == 0, 'needs /proc')
+    assert 'grew while it was read' in error(load, '/proc/version').message
+
+
+@pytest.mark.parametrize('path', ['/etc/a\0b', '\0'])
+def test_a_name_with_a_nul_is_no_name(path):
+    assert error(load, path).message == 'the name of the configuration file has a NUL in it'
+
+
 def test_a_relative_file_uri_is_a_relative_path(tmp_path, monkeypatch):
     write(tmp_path, 'part', STANZA)
     assert load(write(tmp_path, 'main', 'include "file://part"')).user == 'ecuser'
@@ -1306,6 +1326,32 @@ def test_a_file_that_appears_where_a_search_passed_over_is_an_error(public, monk
             write(public, 'part', '# nothing')
     monkeypatch.setattr(capdrop.Reader, 'read_items', items)
     assert 'replaced' in error(load, main).message
+
+
+def test_links_that_lead_nowhere_for_ever_are_known_to_nobody(tmp_path):
+    os.symlink('loop', str(tmp_path / 'loop'))
+
+    def child():
+        signal.alarm(20)
+        waypoint, = capdrop.way_to_file(str(tmp_path / 'loop' / 'file'), None)
+        return [str(writer) for writer in waypoint.writers]
+    assert in_child(child) == ['someone unknown (%s)' % os.strerror(errno.ELOOP)]
+
+
+def test_an_access_list_counts_where_something_could_be_put_and_not_in_a_sticky_directory_above():
+    last, above = capdrop.Waypoint('/tmp', (), True), capdrop.Waypoint('/tmp', ())
+    lists = {'/tmp': capdrop.LISTED}
+    assert [writer.kind for writer in capdrop.writers_on([last], lists, ())] == [capdrop.LISTED]
+    assert list(capdrop.writers_on([above], lists, ())) == []
+
+
+def test_a_file_of_the_users_own_is_warned_of_once(public):
+    need_root()
+    path = write(public, 'f', 'Security { user = a group = b capabilities = "" }')
+    os.chown(path, 1000, 0)
+    security = load(path)
+    found = list(capdrop.rewritable(security, writers_of_files(security, Platform()), capdrop.may_rewrite(1000, {12}, None)))
+    assert [option for option, _ in found] == ['user'] and path in found[0][1]
 
 
 def group_zero(security, uid, gids, own_group=None):

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from conftest import (
-    AS_1111, CLONE_NEWUSER, HELD, RAW, c, capset, in_child, need, need_root,
-    need_user_namespaces, no_proc, prctl, set_groups, two_threads, user_namespace)
+    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SYS_CHROOT, c, capset, in_child,
+    need, need_root, need_user_namespaces, no_proc, prctl, set_groups, two_threads, user_namespace)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -138,6 +138,66 @@ def test_threads_that_cannot_be_listed_are_told_without_their_names():
         two_threads()
     refusal, = with_words('more than one thread', plan_of(prepare, AS_1111)[1])
     assert refusal.startswith('more than one thread (no /proc to list them): ')
+
+
+def lacking(*capabilities):
+    """Root, in a group, with these permitted and not effective."""
+    def prepare():
+        set_groups([4])
+        capset(HELD, HELD & ~sum(capabilities))
+    return prepare
+
+
+def another_user_lacking(permitted, effective):
+    """Of the capabilities that root has it is to lack some altogether."""
+    def prepare():
+        another_user()
+        capset(HELD & ~permitted, HELD & ~permitted & ~effective)
+    return prepare
+
+
+def groups_denied_and(missing):
+    """Root of a user namespace with two groups, in which setgroups is denied."""
+    def prepare():
+        set_groups([])
+        user_namespace(deny_groups=True)()
+        every = (1 << capdrop.this_platform().every.bit_length()) - 1
+        capset(every, every & ~missing)
+    return prepare
+
+
+RAISED = [
+    (lacking(SETUID), AS_1111, {}, True),
+    (lacking(SETGID), AS_1111, {}, True),
+    (lacking(SETPCAP), AS_1111, {}, True),
+    (lacking(SETPCAP), AS_1111, dict(no_new_privs=False), False),
+    (lacking(SETPCAP), dict(ROOT, capabilities=''), dict(no_new_privs=False), True),       # for the securebits
+    (lacking(SYS_CHROOT), dict(AS_1111, chroot='JAIL'), {}, True),
+    (lacking(SYS_CHROOT), AS_1111, {}, False),
+    (lacking(SYS_CHROOT), dict(AS_1111, chroot='/'), {}, False),
+    (lacking(KILL), AS_1111, {}, False),
+    # a set that grows beyond what is permitted
+    (another_user_lacking(CHOWN, SETPCAP), dict(AS_1111, capabilities='cap_chown+i'), dict(no_new_privs=False), True),
+    (another_user_lacking(0, SETPCAP), dict(AS_1111, capabilities='cap_chown+i'), dict(no_new_privs=False), False),
+    (groups_denied_and(SETGID), dict(user='0', group='5'), {}, True),
+    (groups_denied_and(SETGID), dict(user='5', group='0'), {}, False),
+]
+
+
+@pytest.mark.parametrize('prepare, options, how, raised', RAISED, ids=map(str, range(len(RAISED))))
+def test_what_is_permitted_is_made_effective_where_a_step_needs_it_and_nowhere_else(prepare, options, how, raised, jail):
+    need(HELD & SETUID and HELD & SETGID and HELD & SETPCAP and HELD & SYS_CHROOT and HELD & CHOWN, 'needs the capabilities of root')
+    need_user_namespaces(prepare)
+    if options.get('chroot') == 'JAIL':
+        options = dict(options, chroot=str(jail))
+    steps, refusals = plan_of(prepare, options, **how)
+    assert refusals == [] and steps[0].startswith('unshare')
+    assert steps[1].startswith('capset: ') is raised, steps
+
+
+def test_root_with_a_limited_set_needs_no_keepcaps():
+    steps, refusals = plan_of(lambda: None, dict(ROOT, capabilities='cap_kill+ep'))
+    assert refusals == [] and with_words('PR_SET_KEEPCAPS', steps) == []
 
 
 # ---------------------------------------------------------------------------- ids that a user namespace does not map
