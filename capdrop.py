@@ -2534,7 +2534,8 @@ class Library:
 
 
 class Libcap:
-    """libcap.so.2, where it can be loaded: cap_from_text(3), cap_set_proc(3)."""
+    """libcap.so.2, where it can be loaded and is not older than the kernel: cap_from_text(3),
+    cap_set_proc(3)."""
 
     def __init__(self):
         libcap = Library('libcap.so.2')
@@ -2545,12 +2546,15 @@ class Libcap:
         self.cap_clear = libcap.checked('cap_clear', c_int, pointer)
         self.cap_set_flag = libcap.checked(
             'cap_set_flag', c_int, pointer, c_int, c_int, pointer, c_int)
+        self.cap_get_flag = libcap.checked(
+            'cap_get_flag', c_int, pointer, c_int, c_int, pointer)
         self.cap_compare = libcap.checked('cap_compare', c_int, pointer, pointer)
         self.cap_set_proc = libcap.checked('cap_set_proc', c_int, pointer)
         self.raw_from_text = libcap.raw('cap_from_text', pointer, text)
         self.raw_to_name = libcap.raw('cap_to_name', pointer, c_int)
         self.values = c_int * 64                        # cap_value_t
         self.string_at = ctypes.string_at
+        self.answer = (c_int * 1)()
         self.filled = self.cap_init()       # filled anew for each use; never freed
 
     def fill(self, permitted, effective, inheritable):
@@ -2559,10 +2563,15 @@ class Libcap:
         for flag, capabilities in ((CAP_PERMITTED, permitted), (CAP_EFFECTIVE, effective),
                                    (CAP_INHERITABLE, inheritable)):
             numbers = capabilities.numbers()
-            if numbers:
-                values = self.values(*numbers)
-                self.cap_set_flag(self.filled, flag, len(numbers), values, CAP_SET)
+            for some in numbers[:32], numbers[32:]:     # it does not take 64 at once
+                if some:
+                    values = self.values(*some)
+                    self.cap_set_flag(self.filled, flag, len(some), values, CAP_SET)
         return self.filled
+
+    def takes(self, number):
+        """OSError if this libcap is older than a capability: it would leave that one out."""
+        self.cap_get_flag(self.filled, number, CAP_EFFECTIVE, self.answer)
 
     def apply(self, permitted, effective, inheritable):
         self.cap_set_proc(self.fill(permitted, effective, inheritable))
@@ -2590,11 +2599,14 @@ class Libcap:
             self.cap_free(theirs)
 
 
-def libcap_or_none():
+def libcap_or_none(last):
+    """A libcap that takes all capabilities of the kernel, up to the last one."""
     try:
-        return Libcap()
+        libcap = Libcap()
+        libcap.takes(last)
     except OSError:
         return None
+    return libcap
 
 
 # -------------------------------------------------------------------- Linux: the calls
@@ -2680,7 +2692,7 @@ class LinuxCalls:
         self.has_ambient = self.raw_prctl(PR_CAP_AMBIENT, is_set, zero, zero, zero) != -1
         if not self.has_ambient and 'CapAmb:' in (contents_or_none('/proc/self/status') or ''):
             raise OSError(errno.EPERM, 'PR_CAP_AMBIENT is blocked: a seccomp filter', 'prctl')
-        self.libcap = libcap_or_none()
+        self.libcap = libcap_or_none(self.every.bit_length() - 1)
 
     @property
     def reads_with(self):

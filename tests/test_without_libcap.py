@@ -1,17 +1,20 @@
 """The same drops with libcap and without: libcap.so.2 is hidden from a process, in a mount namespace of its own."""
 import ast
+import os
+import shutil
 import sys
 
 import pytest
 
 from conftest import (
-    AS_1111, BIND, CHOWN, HELD, RAW, SETGID, SETPCAP, SETUID, STARTED, TESTS, Ended,
-    capset, container, dropped, ends, hidden_libcap, in_child, launched, need, no_proc,
+    AS_1111, BIND, CHOWN, HELD, MS_BIND, RAW, SETGID, SETPCAP, SETUID, STARTED, SYS_ADMIN, TESTS, Ended,
+    c, capset, container, dropped, ends, hidden_libcap, in_child, launched, need, need_root, no_proc, own_mounts,
     path_of_libcap, prctl, run_command, saved_zero, securebits, systemd, unshare_blocked, without)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 
+CC = shutil.which('cc')
 RIGHTS = 'Uid:', 'Gid:', 'Groups:', 'Cap', 'NoNewPrivs:', 'Seccomp:'
 BOUND = STARTED['CapBnd'] if STARTED else 0
 AS_STARTED = dict(user='33', group='33', supplemental_groups=['33'])
@@ -137,3 +140,43 @@ def test_every_drop_command_and_refusal_is_as_with_libcap(without_it):
     assert set(without_it) == set(with_it) | {'reads with'}
     assert all(with_it[name, 'refused'].startswith(('RefusedError: ', 'ConfigError: ')) for name in REFUSED)
     assert [name for name in CASES if with_it[name, 'launch'][1:] != (0, '')] == ['not effective']     # for a drop only
+
+
+# ---------------------------------------------------------------------------- an old libcap
+
+READ = """
+import sys
+sys.path[:] = %r
+import capdrop
+platform = capdrop.this_platform()
+answer = {'every': int(platform.every), 'reads with': platform.reads_with}
+for text in '=ep', 'all=ep', 'all+ep', 'cap_net_raw+ep':
+    sets = platform.parse(text)
+    answer[text] = int(sets['permitted']), int(sets['effective']), int(sets['inheritable'])
+print(answer)
+"""
+
+
+@pytest.mark.parametrize('defined, reads_with', [
+    (['-DBITS=64', '-DMOST=63'], 'libcap'),
+    (['-DBITS=38', '-DMOST=38'], 'capset(2), without libcap'),         # it is older than the kernel
+], ids=['2.27', '2.25'])
+def test_with_an_old_libcap_all_is_what_the_kernel_has(defined, reads_with, tmp_path):
+    need_root()
+    need(HELD & SYS_ADMIN, 'needs cap_sys_admin, for a mount namespace')
+    need(CC, 'needs a C compiler')
+    path, library = path_of_libcap(), str(tmp_path / 'libcap.so.2')
+    need(path, 'needs libcap.so.2')
+    need(capdrop.this_platform().every >> 38, 'needs a kernel with more than 38 capabilities')
+    done = run_command([CC, '-shared', '-fPIC', '-Wall', '-Werror', '-o', library] + defined + [os.path.join(TESTS, 'old_libcap.c')])
+    assert done.returncode == 0, done.stderr
+
+    def prepare():
+        own_mounts()
+        c('mount', os.fsencode(library), os.fsencode(path), None, MS_BIND, None)
+    done = run_command([sys.executable, '-I', '-c', READ % sys.path], preexec_fn=prepare)
+    assert (done.returncode, done.stderr) == (0, '')
+    answer = ast.literal_eval(done.stdout)
+    every, raw = answer.pop('every'), RAW
+    assert answer == {'reads with': reads_with, '=ep': (every, every, 0), 'all=ep': (every, every, 0),
+                      'all+ep': (every, every, 0), 'cap_net_raw+ep': (raw, raw, 0)}
