@@ -4597,17 +4597,28 @@ def descriptor_of_a_fanotify_group(case):
 def descriptor_of_the_memory_of_another(case):
     """It is read and written without being asked for again: proc_pid_mem(5)."""
     for number, path in descriptors_that_matter(case):
-        if is_memory_of_another(path):
+        if is_memory_of_another(number, path):
             yield ('descriptor %d is the memory of another process, %s, which can be read and '
                    'written with the rights of now: close it' % (number, path))
 
 
-def is_memory_of_another(path):
-    """Is that /proc/PID/mem, or /proc/PID/task/TID/mem?"""
-    if path is None or not path.startswith('/proc/') or not path.endswith('/mem'):
+def is_memory_of_another(number, path):
+    """Is that PID/mem, or PID/task/TID/mem, of a procfs, wherever that is mounted?"""
+    if path is None:
         return False
-    pid = path.split('/')[2]
-    return pid.isdigit() and pid != link_or_none('/proc/self')
+    directory, _, name = path.rpartition('/')
+    _, _, owner = directory.rpartition('/')
+    if name != 'mem' or not owner.isdigit():
+        return False
+    own = link_or_none('/proc/self')
+    is_own = own is not None and path.startswith('/proc/%s/' % own)
+    return not is_own and is_of_no_device(number)
+
+
+def is_of_no_device(number):
+    """A file of procfs is on no device, and has no size."""
+    status = posix.fstat(number)
+    return os.major(status.st_dev) == 0 and status.st_size == 0
 
 
 def missing_of(case):

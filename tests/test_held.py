@@ -17,6 +17,7 @@ import stat
 import struct
 import sys
 import termios
+import threading
 import time
 
 import pytest
@@ -258,13 +259,69 @@ def test_the_memory_of_a_process_of_root_would_still_be_read_and_written_and_is_
     assert in_child(refused) == (True, 0)
 
 
+def test_the_memory_of_another_process_is_known_in_whatever_procfs_it_was_opened(another):
+    need_root()
+
+    def child():
+        own_mounts()
+        c('mount', b'proc', b'/mnt', b'proc', 0, None)
+        os.open('/mnt/%d/mem' % another, os.O_RDONLY)
+        with pytest.raises(capdrop.RefusedError) as e:
+            capdrop.drop(capdrop.Security(**AS_1111))
+        return 'is the memory of another process, /mnt/%d/mem' % another in str(e.value)
+    assert in_child(child)
+
+
+def test_the_memory_of_another_process_is_known_when_the_thread_has_ended_that_it_was_opened_by():
+    need_root()
+
+    def several():
+        end = threading.Event()
+        running = threading.Thread(target=end.wait)
+        running.start()
+        number, = set(os.listdir('/proc/self/task')) - {str(os.getpid())}
+        os.write(told[1], number.encode())
+        os.read(go[0], 1)
+        end.set()
+        running.join()
+        os.write(told[1], b'x')
+        signal.pause()
+
+    def child():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                several()
+            finally:
+                os._exit(0)
+        path = '/proc/%d/task/%s/mem' % (pid, os.read(told[0], 20).decode())
+        fd = os.open(path, os.O_RDONLY)
+        os.write(go[1], b'x')
+        os.read(told[0], 1)
+        while os.path.exists(path):                 # it is looked up, and gone
+            time.sleep(0.01)
+        link = os.readlink('/proc/self/fd/%d' % fd)
+        try:
+            capdrop.drop(capdrop.Security(**AS_1111))
+        except capdrop.RefusedError as e:
+            return link, str(e)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    told, go = os.pipe(), os.pipe()
+    link, message = in_child(child)
+    assert link.endswith('/mem') and 'is the memory of another process, %s,' % link in message
+
+
 def test_the_memory_of_the_process_itself_and_files_of_that_name_are_not_refused(tmp_path):
     need_root()
     (tmp_path / 'mem').write_text('')
+    (tmp_path / '12').mkdir()
+    (tmp_path / '12' / 'mem').write_text('not that of a process')
 
     def child():
         os.open('/proc/self/mem', os.O_RDWR)
         os.open(str(tmp_path / 'mem'), os.O_RDWR)
+        os.open(str(tmp_path / '12' / 'mem'), os.O_RDWR)
         os.open('/proc/1/status', os.O_RDONLY)
         return capdrop.drop(capdrop.Security(**AS_1111)).uid[0]
     assert in_child(child) == 1111
