@@ -1792,10 +1792,8 @@ def everything_on_the_way(path):
         parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
         status = status_or_none(at)
         if status is None:
-            # the way ends in a directory, into which something could be put: it is the last
-            if parent in found:
-                found[parent] = found.pop(parent)
-            continue
+            found[parent] = found.pop(parent)       # into which something could be put: the last
+            break
         found.pop(at, None)
         found[at] = status
         if stat.S_ISLNK(status.st_mode):

@@ -1338,6 +1338,14 @@ def test_links_that_lead_nowhere_for_ever_are_known_to_nobody(tmp_path):
     assert in_child(child) == ['someone unknown (%s)' % os.strerror(errno.ELOOP)]
 
 
+def test_a_way_ends_at_the_first_name_that_is_missing(tmp_path):
+    """Whoever makes that one decides what stands behind it, `..` too."""
+    (tmp_path / 'file').write_text('')
+    for rest, last in ('none', tmp_path), ('none/../file', tmp_path), ('file', tmp_path / 'file'):
+        path, _ = capdrop.everything_on_the_way('%s/%s' % (tmp_path, rest))[-1]
+        assert path == str(last), rest
+
+
 def test_an_access_list_counts_where_something_could_be_put_and_not_in_a_sticky_directory_above():
     last, above = capdrop.Waypoint('/tmp', (), True), capdrop.Waypoint('/tmp', ())
     lists = {'/tmp': capdrop.LISTED}
