@@ -6430,17 +6430,23 @@ def pids_in_cgroup(directory):
     pids = set()
     for path, _, files in os.walk(directory, onerror=raise_if_there):
         if 'cgroup.procs' in files:
-            pids.update(pids_listed_in(os.path.join(path, 'cgroup.procs')))
+            pids.update(pids_listed_in(os.path.join(path, 'cgroup.procs'), path == directory))
     if 0 in pids:
         raise RefusedError('%s: holds processes that this PID namespace does not show: audit '
                            'it from that of the host' % printable(directory))
     return pids
 
 
-def pids_listed_in(path):
+def pids_listed_in(path, is_asked_for):
+    """is_asked_for: whether it is of the control group that is audited, or of one below."""
     try:
         return [int(word) for word in contents(path).split()]
     except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and is_asked_for:
+            raise RefusedError('%s lists no processes: audit the group above it, which this '
+                               'one is a part of (threaded)' % printable(path)) from None
+        if error.errno == errno.EOPNOTSUPP:         # a threaded one: the group above lists them
+            return []
         raise_if_there(error)
         return []
 

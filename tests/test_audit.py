@@ -337,9 +337,16 @@ def test_a_control_group_that_goes_while_it_is_listed_has_no_processes(tmp_path,
         raise answers['contents']
     monkeypatch.setattr(capdrop, 'contents', contents)
     assert capdrop.pids_in_cgroup(str(tmp_path)) == set()
+    (tmp_path / 'cgroup.procs').unlink()
+    (tmp_path / 'threaded').mkdir()
+    (tmp_path / 'threaded' / 'cgroup.procs').write_text('')
+    answers['contents'] = OSError(errno.EOPNOTSUPP, 'Operation not supported')
+    assert capdrop.pids_in_cgroup(str(tmp_path)) == set()           # the group above lists its processes
+    with pytest.raises(capdrop.RefusedError, match='threaded/cgroup.procs lists no processes: audit the group above it'):
+        capdrop.pids_in_cgroup(str(tmp_path / 'threaded'))
     answers['contents'] = PermissionError(errno.EACCES, 'Permission denied')
     with pytest.raises(PermissionError):
-        capdrop.pids_in_cgroup(str(tmp_path))
+        capdrop.pids_in_cgroup(str(tmp_path / 'threaded'))
 
 
 def test_less_than_asked_is_no_fault_where_that_is_the_question():
