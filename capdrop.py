@@ -3950,9 +3950,7 @@ def groups_given_up(case):
 
 def groups_stay(case):
     """Who names the groups is refused instead: groups_out_of_reach."""
-    if case.target.groups is not None or 'groups' in case.rights:
-        return
-    if case.goal.beside_primary():
+    if case.target.groups is None and case.goal.beside_primary():
         yield 'user', 'the supplementary groups stay as they are, %s: %s' % (
             shown(case.goal.groups), case.lacks('groups'))
 

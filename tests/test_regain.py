@@ -355,6 +355,24 @@ def fields_of(found):
 DISABLED = 64       # IORING_SETUP_R_DISABLED of linux/io_uring.h
 
 
+def hidden_ring(how, setup=0, place=0xffffffff):
+    """Is there now an io_uring that no descriptor shows: registered, or mapped?"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+    ring_ = libc.syscall(425, 4, ctypes.create_string_buffer(struct.pack('=III108x', 0, 0, setup), 120))
+    update = ctypes.create_string_buffer(struct.pack('=IIQ', place, 0, max(ring_, 0)))
+    if ring_ < 0 or how == 'registered' and libc.syscall(427, ring_, 20, update, 1) != 1:
+        return False
+    if how == 'mapped' and libc.mmap(None, 4096, 3, 1, ring_, 0) == ctypes.c_void_p(-1).value:      # MAP_SHARED
+        return False
+    os.close(ring_)
+    index = struct.unpack('=I', update.raw[:4])[0]
+    if how == 'registered':                                 # it is there
+        assert libc.syscall(426, index, 0, 0, 1 << 4, None, 0) == 0 or ctypes.get_errno() == errno.EBADFD
+    return True
+
+
 @pytest.mark.parametrize('how, setup, place', [
     ('registered', 0, 0xffffffff), ('registered', DISABLED, 0xffffffff), ('registered', 0, 0), ('registered', 0, 7),
     ('registered', DISABLED, 15), ('registered', 0, 15), ('mapped', 0, 0xffffffff)],
@@ -365,19 +383,8 @@ def test_a_ring_that_no_descriptor_shows_is_refused(how, setup, place):
     need_root()
 
     def child():
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
-        ring_ = libc.syscall(425, 4, ctypes.create_string_buffer(struct.pack('=III108x', 0, 0, setup), 120))
-        update = ctypes.create_string_buffer(struct.pack('=IIQ', place, 0, max(ring_, 0)))
-        if ring_ < 0 or how == 'registered' and libc.syscall(427, ring_, 20, update, 1) != 1:
+        if not hidden_ring(how, setup, place):
             return None
-        if how == 'mapped' and libc.mmap(None, 4096, 3, 1, ring_, 0) == ctypes.c_void_p(-1).value:      # MAP_SHARED
-            return None
-        os.close(ring_)
-        index = struct.unpack('=I', update.raw[:4])[0]
-        if how == 'registered':                                 # it is there
-            assert libc.syscall(426, index, 0, 0, 1 << 4, None, 0) == 0 or ctypes.get_errno() == errno.EBADFD
         try:
             capdrop.drop(security_of())
         except capdrop.RefusedError as e:
@@ -386,6 +393,22 @@ def test_a_ring_that_no_descriptor_shows_is_refused(how, setup, place):
     answer = in_child(child)
     need(answer is not None, 'needs io_uring, with registered descriptors')
     assert 'io_uring' in answer and how in answer
+
+
+@pytest.mark.parametrize('how, others, exec, words', [
+    ('registered', {}, True, 'registered'), ('mapped', {}, True, None),         # execve(2) unmaps it
+    ('registered', dict(user='0', group='0', capabilities=None), False, None),
+    ('mapped', dict(user='0', group='0', capabilities=None), False, None)],
+    ids=['registered, then a command', 'mapped, then a command', 'registered, root keeps everything', 'mapped, root keeps everything'])
+def test_a_ring_that_no_descriptor_shows_is_refused_only_where_it_would_keep_rights(how, others, exec, words):
+    need_root()
+
+    def child():
+        if hidden_ring(how):
+            return capdrop.plan(security_of(**others), exec=exec).refusals
+    refusals = in_child(child)
+    need(refusals is not None, 'needs io_uring, with registered descriptors')
+    assert [words in text for text in refusals] == [True] if words else refusals == ()
 
 
 def test_root_itself_succeeds_with_what_is_tried(known):

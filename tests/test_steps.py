@@ -1,4 +1,5 @@
 """Which steps a drop takes from which start, and what it refuses: no more than it needs, and no less."""
+import errno
 import functools
 import os
 import pwd
@@ -7,11 +8,13 @@ import sys
 import pytest
 
 from conftest import (
-    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SYS_CHROOT, c, capset, in_child,
-    need, need_root, need_user_namespaces, no_proc, prctl, set_groups, two_threads, user_namespace)
+    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SYS_CHROOT, c, capset, in_child, libc,
+    need, need_root, need_user_namespaces, no_proc, prctl, set_groups, two_threads, unshare_blocked, user_namespace)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+if sys.platform == 'linux':
+    from test_faults import HERE, RET_ERRNO, install
 
 KILL = 1 << 5
 
@@ -250,6 +253,16 @@ def test_without_proc_a_trial_tells_which_id_is_not_mapped(uid_map, gid_map, mis
     assert [refusal.partition(' does')[0] for refusal in refusals] == [missing]
 
 
+def test_who_has_something_to_give_up_is_refused_where_his_ids_are_not_mapped():
+    """They would be set, to what they are."""
+    def prepare():
+        set_groups([])
+        c('unshare', CLONE_NEWUSER)
+        capset(0, 0)
+    need_user_namespaces(prepare)
+    assert USER_MISSING in plan_of(prepare, {})[1]
+
+
 def shown_as_65534(number, groups=(), keep=False):
     """In a user namespace whose 65534 is 70000 outside; this process is `number`, which shows as 65534 as well."""
     def prepare():
@@ -284,6 +297,15 @@ def test_an_id_that_only_looks_right_is_refused_to_who_cannot_set_it(prepare, op
     assert may_stand_for(plan_of(prepare, options)[1]) == unclear
 
 
+def test_with_threads_no_id_is_tried_since_that_would_reach_them_all():
+    def prepare():
+        shown_as_65534(5000)()
+        two_threads()
+    need_user_namespaces(shown_as_65534(5000))
+    refusals = plan_of(prepare, AS_65534)[1]
+    assert with_words('more than one thread', refusals) and may_stand_for(refusals) == []
+
+
 def id_outside():
     """A function that tells the user id of this process as its user namespace of now sees it."""
     asked, ask = os.pipe()
@@ -314,3 +336,63 @@ def test_a_plan_leaves_ids_that_are_not_mapped_as_they_are():
         capdrop.plan(capdrop.Security(**AS_65534))
         return outside()
     assert in_child(child) == 5000
+
+
+# ---------------------------------------------------------------------------- calls that a filter blocks
+
+def blocked(*names):
+    """A function that lets these calls fail with EPERM."""
+    def prepare():
+        set_groups([4])
+        install([(HERE.numbers[name],) for name in names], RET_ERRNO | errno.EPERM)
+    return prepare
+
+
+def needs_filters():
+    need_root()
+    need(HERE, 'where registers are on %s is not known to these tests' % os.uname()[4])
+
+
+def is_blocked(name):
+    return ('%s(2) is blocked (%s): a seccomp filter (systemd: SystemCallFilter=; containers: their seccomp profile)'
+            % (name, os.strerror(errno.EPERM)))
+
+
+@pytest.mark.parametrize('options, names', [(AS_1111, ['capset']), (ROOT, [])], ids=['needed', 'not needed'])
+def test_a_blocked_capset_is_known_where_nothing_has_to_be_raised_before(options, names):
+    needs_filters()
+    assert plan_of(blocked('capset'), options)[1] == [is_blocked(name) for name in names]
+
+
+def test_what_is_blocked_does_not_matter_where_nothing_is_to_be_done():
+    needs_filters()
+
+    def prepare():
+        capdrop.drop(capdrop.Security(**AS_1111))
+        blocked_now()
+    blocked_now = lambda: install([(HERE.numbers[name],) for name in ('setresuid', 'capset')], RET_ERRNO | errno.EPERM)
+    assert plan_of(prepare, AS_1111) == ([], [])
+
+
+@pytest.mark.parametrize('keeps, other', [(False, False), (True, True)], ids=['before 6.4', 'from 6.4 on'])
+@pytest.mark.parametrize('kind', ['uid', 'gid'])
+def test_a_blocked_change_of_ids_is_known_where_trying_it_changes_nothing(kind, keeps, other):
+    needs_filters()
+    need(not other or capdrop.keeps_filesystem_ids(), 'needs Linux 6.4 or later')
+
+    def prepare():
+        capdrop.keeps_filesystem_ids = lambda: keeps
+        if other:
+            getattr(libc, 'setfs' + kind)(33)
+        blocked('setres' + kind)()
+    assert plan_of(prepare, AS_1111)[1] == [is_blocked('setres' + kind)]
+
+
+def test_a_second_drop_in_a_jail_without_proc_is_the_first_one_also_where_unshare_is_blocked(jail):
+    need_root()
+    security = capdrop.Security(chroot=str(jail), **AS_1111)
+
+    def child():
+        unshare_blocked()
+        return capdrop.drop(security) == capdrop.drop(security)
+    assert in_child(child)

@@ -116,7 +116,7 @@ def in_groups_by_account_for_good():
     without(SETGID)()
 
 
-NAMED = dict(user='daemon', supplemental_groups='24')
+NAMED = dict(user='daemon', supplemental_groups='24', chroot='/')      # with a jail, groups by account matter anyway
 # prepared by, options, arguments of plan; words of a warning that does not belong there
 NOT_WARNED = [
     (in_groups_by_account, NAMED, {}, 'it is not in the groups of'),
