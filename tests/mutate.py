@@ -51,14 +51,12 @@ QUICK = '--quick' in sys.argv
 
 # What no test can see, and why: (the beginning of the label, its end).
 EXCUSED = {
-    ('row in rows_of_drop', 'posix.chdir, "/"'):
+    ('row in rows_of_drop', "posix.chdir, '/'"):
         'fchdir has made it the current directory; the comparison after it tells if that ever changes',
     ('raise in file_contents_of', 'raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))'):
         'only a file of tracefs answers so, which few systems mount; without it the next line raises TypeError',
     ('part of a condition in may_rewrite', 'own_group is not None'):
         'no Writer is of the group None, so one more identity changes nothing',
-    ('raise in read_text', "reads it in another way', 0)"):
-        'there is no such libcap yet; the comparison is for one that comes',
     ('part of a condition in ids_not_mapped', 'every_id_is_mapped'):
         'it spares two reads of /proc: missing_ids asks the same',
     ('part of a condition in calls_blocked', 'not platform.may_be_filtered()'):

@@ -180,3 +180,11 @@ def test_with_an_old_libcap_all_is_what_the_kernel_has(defined, reads_with, tmp_
     every, raw = answer.pop('every'), RAW
     assert answer == {'reads with': reads_with, '=ep': (every, every, 0), 'all=ep': (every, every, 0),
                       'all+ep': (every, every, 0), 'cap_net_raw+ep': (raw, raw, 0)}
+
+
+def test_a_text_that_libcap_reads_in_another_way_is_an_error(monkeypatch):
+    platform = capdrop.this_platform()
+    need(platform.libcap, 'needs libcap.so.2')
+    monkeypatch.setattr(platform.libcap, 'agrees', lambda text, readings: False)
+    with pytest.raises(ValueError, match='cap_from_text.3. of this libcap reads it in another way'):
+        platform.parse('cap_kill+ep')
