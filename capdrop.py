@@ -63,9 +63,10 @@ State.  Names that are not in __all__ are its own and may change.
 # A drop gives up ids, groups, capabilities or privileges, the right to gain new ones by
 # execve(2), and what lies outside of chroot.
 #
-# It does not give up open descriptors with what they were opened for, and a disk or /dev/mem
-# may be among them.  Refused are those whose use grows after the drop: io_urings, fanotify
-# groups, the memory of another process, and, with chroot, directories.
+# It does not give up open descriptors: what they were opened for can still be done with them,
+# be it with /dev/mem.  Refused are those that would do new things with the old rights:
+# io_urings, fanotify groups, the memory of another process; with chroot also directories,
+# which lead out of it.
 #
 # Nor does it give up keyrings, the controlling terminal, memory, environment, limits, the
 # control group, and children that run already; and it does not forbid the user a new user
@@ -117,7 +118,7 @@ import _signal as signal        # signal itself imports enum: 4.6 ms
 try:
     import posix                # gevent and its like replace functions of os, not of posix
 except ImportError:
-    posix = os                  # no POSIX system: configurations can be read all the same
+    posix = os                  # no POSIX system: loads() works, what opens files does not
 
 TYPE_CHECKING = False           # true for a type checker; typing costs more than a drop
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ __all__ = ['Audit', 'ConfigError', 'Difference', 'Error', 'Plan', 'RefusedError'
 # Two exceptions, told apart by what the caller has to do.  Both promise that ids, groups,
 # rights and root directory are as they were.  What may have changed:
 #   - descriptors and current directory that another process shared are this one's own;
-#   - signals stay blocked, where the message says so.
+#   - signals stay blocked, where the message says so;
+#   - launch has reset the handlers of signals, where closing a descriptor is what failed.
 #
 # A drop that has begun raises neither: it ends as asked, or the process ends.  (What a
 # signal handler of the caller raises when all is done passes on.)
@@ -239,7 +241,7 @@ def because(error):
     return '%s: %s' % (printable(os.fsdecode(error.filename)), reason)
 
 
-def refusing(call, *args):
+def or_refuse(call, *args):
     """call(*args), with what the system does not allow as a RefusedError."""
     try:
         return call(*args)
@@ -312,7 +314,7 @@ LIST_MARKS_TO_BLANKS = dict.fromkeys(map(ord, ',()[]"\''), ' ')
 def several_names(text, place):
     if ' ' not in text and ',' not in text:
         return ''
-    names = printable(' '.join(text.translate(LIST_MARKS_TO_BLANKS).split())).split(' ')
+    names = [printable(name) for name in text.translate(LIST_MARKS_TO_BLANKS).split()]
     return ('has a blank or comma in an element; write the list as %s'
             ' (a group with a blank in its name: by its number)'
             % list_as_written(names, place))
@@ -358,7 +360,8 @@ def list_as_written(names, place):
 
 
 # option: the rules for it, in the order in which they are asked.  Those of
-# supplemental_groups are for each element of the list.
+# supplemental_groups are for each element of the list.  (init_groups is no option of the
+# stanza: it comes from the command line or from Python.)
 OPTIONS = {
     'user': (too_long, empty, bad_name),
     'group': (too_long, empty, bad_name),
@@ -409,10 +412,12 @@ class Draft:
 class Origin:
     """What reading taught about the files that were read.
 
-    ways      {path: (Waypoint, ...)}, all that is looked up on the way to it, and to the
-              files that include it.  Of files that were read, directories that were
-              listed, and places where a file was looked for and none was.  See `trust`
-    private   files whose text is not shown: not everyone may read them
+    ways      {path: (Waypoint, ...)} of every file that was read, directory that was listed,
+              and place where a file was looked for in vain: all that is looked up on the
+              way to it, and to the files that include it.  See `trust`
+    private   files that not everyone may read: no error quotes them, since who may run
+              `check` by sudo could read /etc/shadow so (a plan shows what a valid stanza
+              says)
     local     the places that named Local_Changes_File, the one in effect last
     """
     __slots__ = ('ways', 'private', 'local')
@@ -626,6 +631,7 @@ def shown_line(raw):
 class Source:
     """One file's bytes, and how far they are read.  Its errors know line and column.
 
+    directory: where relative includes are looked for first; '' for loads().
     public: everyone may read the file, so its text may be shown.
     """
     pos = 0
@@ -661,7 +667,7 @@ class Source:
         last: they are asked for in rising order, most often."""
         seen, line, column = self.counted
         if offset < seen:
-            seen, line, column = Source.counted
+            seen, line, column = Source.counted     # from the beginning
         begin = self.data.rfind(b'\n', seen, offset) + 1
         if begin:
             line += self.data.count(b'\n', seen, begin)
@@ -729,7 +735,7 @@ class Source:
         return Token('string', self.data[at + 1:end], at)
 
     def may_be_pattern(self, at):
-        """Does a word after a word begin so: with a / after a blank, on the same line?"""
+        """Can a /regex/ begin here: with a / after a blank, on the line of the word before?"""
         on_this_line = b'\n' not in self.data[self.word_end:at]
         return on_this_line and self.data.startswith((b' /', b'\t/'), at - 1)
 
@@ -925,7 +931,7 @@ class LocalChanges:
 class Reader:
     """Reads a configuration, includes in place, into one Draft.
 
-    A method a rule of the grammar, called when its first token has been read.  `read_item`,
+    One method for each rule of the grammar, called when its first token has been read.  `read_item`,
     `read_assignment`, `read_value` and `after_value` answer with the token that they had to
     read and that belongs to what follows, or None.
     """
@@ -939,7 +945,7 @@ class Reader:
         self.reads_local = False
         self.local_places = []
         self.private = set()
-        self.opened = {}                # file: (device, inode); None if there was no file
+        self.opened = {}                # path: (device, inode) of a file, None of what is none
         self.reading = {}               # (device, inode): file, if not yet read to its end
         self.through = {}               # file: those that include it, and so decide as well
         self.named_by = frozenset()     # likewise, while Local_Changes_File is read
@@ -962,7 +968,7 @@ class Reader:
                 following = self.read_value(source)
             elif token.kind == 'word':
                 following = self.read_item(source, token)
-            elif source.next_is(b'{'):                      # after a string
+            elif source.next_is(b'{'):                      # a string stands before it
                 self.warn_of_lookalike(source, token)
 
     def next_item(self, source):
@@ -1389,7 +1395,7 @@ def loads(text: str, name: str = '<string>') -> 'Security':
 #     a / that may begin a /regex/, a carriage return in a comment;
 #   - it has a name of ours where that would mean something, or be warned of.
 # And it hands over only where an item has ended and the next has not begun, since what a
-# word is depends on the token before it: see ends_item().  It finds no errors: what is
+# word is depends on the token before it: see can_stop_after().  It finds no errors: what is
 # wrong is not skipped, and the tokens say what is wrong, and where.
 
 # Signs of two bytes are replaced first, in this order, by marks: bytes that UTF-8 never
@@ -1476,14 +1482,14 @@ def skip_lines_to(end, source, nesting):
     start, skipping = source.pos, source.skipping
     text = marked(source.data[start:end])
     lines = text.split(b'\n')
-    opened = opened_after_each(lines, shapes_of(text), ''.join(nesting))
-    last = last_end(lines, opened)
+    after_each = opened_after_each(lines, shapes_of(text), ''.join(nesting))
+    last = last_end(lines, after_each)
     passed = start + extent(lines[:last + 1])
     source.pos = min(passed, len(source.data))
-    nesting[:] = opened[last]
-    if len(opened) < len(lines):
+    nesting[:] = after_each[last]
+    if len(after_each) < len(lines):
         skipping.window = SMALL_WINDOW
-        skipping.barrier = start + extent(lines[:len(opened) + 1])
+        skipping.barrier = start + extent(lines[:len(after_each) + 1])
     elif last:
         skipping.window = min(2 * skipping.window, WINDOW)
     else:
@@ -1641,16 +1647,16 @@ def is_pattern(word):
     return word.startswith(b'\xfe') and word.endswith(b'/') and b'/{' not in word
 
 
-def last_end(lines, opened):
-    """The number of the last line with which an item ends; 0 if there is none."""
-    last = len(opened) - 1
-    while last and not ends_item(lines[last], opened[last - 1], opened[last]):
+def last_end(lines, after_each):
+    """The number of the last line after which one can stop; 0 if there is none."""
+    last = len(after_each) - 1
+    while last and not can_stop_after(lines[last], after_each[last - 1], after_each[last]):
         last -= 1
     return last
 
 
-def ends_item(line, before, opened):
-    """Does an item surely end with this line?  In ( ) and [ ] there are none."""
+def can_stop_after(line, before, opened):
+    """Is surely no item half read after this line?  Within ( ) and [ ] there are none."""
     if opened[-1:] in TEXT:
         return False
     if opened[-1:] in ('(', '['):
@@ -1878,7 +1884,7 @@ def with_those_above(path):
     return ['/' + '/'.join(names[:depth]) for depth in range(len(names) + 1)]
 
 
-# The policy, a function a rule:
+# The policy, one function for each rule:
 #   1. Nobody but root and the user that is named may be able to rewrite a file that was read,
 #      whatever it says.
 #   2. What root says in a file of root's, the user's own file may not override.
@@ -1944,8 +1950,8 @@ def overridden_root(security, writers_by_file):
 def gifts(security, writers_by_file, beyond):
     """Rule 3.  beyond: {option: what it gives beyond that}.
 
-    What root's file gives is his own choice all the same where his own file names the user:
-    he can make himself the one whom root meant.
+    Where it is the user's own file that names the user, what root's file gives counts as
+    taken by him: he made himself the one who gets it.
     """
     for option, places in said_in_files(security):
         chosen = option if is_rewritable(writers_by_file, places[-1]) else 'user'
@@ -2040,9 +2046,13 @@ class State:
         """The supplementary groups without the primary one."""
         return set(self.groups) - {self.gid[0]}
 
-    def __eq__(self, other: object) -> bool:
+    def agrees_with(self, other: 'State') -> bool:
         """True if no field that is known of both differs."""
-        return isinstance(other, State) and not self.differences(other)
+        return not self.differences(other)
+
+    def __eq__(self, other: object) -> bool:
+        """As agrees_with: so two that are equal to a third one may differ."""
+        return isinstance(other, State) and self.agrees_with(other)
 
     def __str__(self):
         lines = []
@@ -2174,8 +2184,8 @@ QUOTES = '\'"`'
 def read_capabilities(text, every, number_of=NUMBER_OF):
     """(permitted, effective, inheritable), each with bit n for capability n.
 
-    every: what `all` is, to be all that this kernel has.  (For libcap up to 2.27 it is 64
-    bits, and no kernel takes those.)  number_of: the names that count, in small letters.
+    every: the set that `all` stands for.  (libcap up to 2.27 means 64 bits, which no kernel
+    takes: see read_text.)  number_of: the names that count, in small letters.
     ValueError(message, offset): the message may hold text of the user's, also a %.
     Whether the kernel has what is named is for the caller to judge.
     """
@@ -2186,7 +2196,7 @@ def read_capabilities(text, every, number_of=NUMBER_OF):
         offset, reason, advice = fault.args
         remedy = proposal(text, number_of) or advice
         raise ValueError('%s: %s' % (reason, remedy), offset) from None
-    return reader.holders['p'], reader.holders['e'], reader.holders['i']
+    return reader.sets['p'], reader.sets['e'], reader.sets['i']
 
 
 class Fault(Exception):
@@ -2194,15 +2204,15 @@ class Fault(Exception):
 
 
 class CapabilityText:
-    """A text and how far it is read.  A method a rule of the grammar."""
-    __slots__ = 'text', 'at', 'every', 'number_of', 'holders'
+    """A text and how far it is read.  One method for each rule of the grammar."""
+    __slots__ = 'text', 'at', 'every', 'number_of', 'sets'
 
     def __init__(self, text, every, number_of):
         self.text = text + ' '                              # a blank ends every clause
         self.at = 0
         self.every = every
         self.number_of = number_of
-        self.holders = dict.fromkeys(FLAGS, 0)              # flag: the capabilities with it
+        self.sets = dict.fromkeys(FLAGS, 0)                 # flag: the capabilities with it
 
     def read(self):
         strange = self.text.lstrip(IN_TEXT)
@@ -2254,9 +2264,9 @@ class CapabilityText:
             raise Fault(self.at - len(sign), '"%s" has no flags behind it' % sign,
                         'write which of e, i and p')
         for flag in taken:
-            self.holders[flag] &= ~those
+            self.sets[flag] &= ~those
         for flag in given:
-            self.holders[flag] |= those
+            self.sets[flag] |= those
 
     def flags(self):
         flags = self.take(FLAGS)
@@ -2437,12 +2447,13 @@ def nearly(written, name):
 #
 # This process
 #   wait_for_one_thread()  True if it has one
-#   unshare(), unshare_text    what stands before the look in a drop, and its text
+#   unshare()              is called before the process is looked at
+#   unshare_text           what a plan prints for that, or ''
 #   open_tasks()           a descriptor that read() needs in a jail without /proc, or None
 #   read(tasks)            its fields, {name: value}, by system calls alone
 #   may_set_groups(found)  False where something besides rights is in the way
 #   rights(state, may_set_groups)   what it may change: a set of the names in ALL_RIGHTS
-#   lacks(right, found)    why something cannot be changed: a text
+#   why_not(right, found)  why something cannot be changed: a text
 #   unmapped_owners()      the set of ids that owners seem to have whom this system does not
 #                          know
 #   takes_a_line()         True if descriptor 2 takes a line without blocking
@@ -2450,7 +2461,8 @@ def nearly(written, name):
 # Other processes
 #   look(pid)              [(thread, its fields)] of a process; of a thread but the first
 #                          its number and name
-#   around()               fields of this process that one to be audited has in common
+#   around()               {field: value}: root directory and namespaces of this process,
+#                          which a process to be audited should share
 #   elsewhere(fields, around)  why a process has a root directory of its own, or ''
 #   audit_refusal(), hint(audit)   texts where a process cannot be judged from here
 #
@@ -2810,10 +2822,11 @@ class LinuxCalls:
         return self.asked_bit_by_bit([PR_CAP_AMBIENT] * count, is_set, self.probed, zeros, zeros)
 
     def asked_bit_by_bit(self, *columns):
-        """The set that prctl tells, asked bit by bit; columns: its arguments.
+        """The set that prctl tells, asked bit by bit.  columns: its arguments, one list for
+        each position.
 
         The last question is about no capability: its answer, and so errno when all are
-        asked, is EINVAL.  None where every answer is: this kernel has no such set.
+        asked, is EINVAL.  None where every answer is that one: this kernel has no such set.
         """
         *answers, beyond = map(self.raw_prctl, *columns)
         if beyond == -1 and self.get_errno() == errno.EINVAL:
@@ -2895,10 +2908,10 @@ class LinuxCalls:
 
     def unshare(self):
         """From here on nobody else opens descriptors here, or changes root and current
-        directory.  Where a filter blocks that, a task may still share them that was made so
-        by clone(2), before this program dropped.
+        directory.  Only with one thread: a second one would lose what they share.
 
-        Only with one thread: a second one would lose what they share.
+        Where a filter blocks it, as in most containers, a task that was made by clone(2)
+        with CLONE_FILES or CLONE_FS goes on sharing them, and is not noticed.
         """
         if self.raw_unshare(CLONE_FS | CLONE_FILES) == 0:
             return
@@ -3108,14 +3121,18 @@ def task_numbers(tasks):
 
 
 def is_complete(found, tasks):
-    """Has every thread been seen that there is?"""
+    """Has every thread been seen that there is?
+
+    One that was missed was started after the listing by one that was seen, and has the
+    rights of that one at most: so an equal number is enough.  But of a zombie no rights were
+    seen.
+    """
     if posix.fstat(tasks).st_nlink - 2 != len(found):
         return False
     if None in found.values():
         return False
     if {} not in found.values():
         return True
-    # a zombie may have left its rights to one that was not listed yet
     return set(found) == set(task_numbers(tasks))
 
 
@@ -3170,7 +3187,7 @@ def surroundings_of(directory, where):
         outside = is_outside(root, found['root'], where + 'cwd', directory)
         found['cwd_outside'] = int(outside)
     except PermissionError:
-        # So it looks where a process has ended, too; then this raises FileNotFoundError.
+        # A process that has ended gives this error as well; then this raises FileNotFoundError.
         posix.stat(where + 'status', dir_fd=directory)
     return found
 
@@ -3367,9 +3384,9 @@ class Names:
         """The Account of the documented default, or None."""
         entry = found_or_none(self.pwd.getpwnam, DEFAULT_USER)
         if entry is not None:
-            self.in_range('user', '%d, the id of %s,' % (entry.pw_uid, DEFAULT_USER),
+            self.in_range('user', '%d (the id of %s)' % (entry.pw_uid, DEFAULT_USER),
                           entry.pw_uid)
-            self.in_range('user', '%d, the primary group of %s,' % (
+            self.in_range('user', '%d (the primary group of %s)' % (
                 entry.pw_gid, DEFAULT_USER), entry.pw_gid)
         return self.account(entry)
 
@@ -3377,7 +3394,7 @@ class Names:
         if self.security.group is not None:
             return self.group('group', self.security.group)
         if account is not None:
-            text = '%d, the primary group of %s,' % (account.gid, account.name)
+            text = '%d (the primary group of %s)' % (account.gid, account.name)
             return self.in_range('user', text, account.gid)
         if uid is not None:
             self.wrong('user', '%s has no account, so no primary group: name a group',
@@ -3403,7 +3420,7 @@ class Names:
                        'that has one')
             return None
         for gid in account.groups:
-            self.in_range('user', '%d, a group of %s,' % (gid, account.name), gid)
+            self.in_range('user', '%d (a group of %s)' % (gid, account.name), gid)
         return tuple(sorted(account.groups))
 
     def group(self, option, text):
@@ -3438,6 +3455,7 @@ class Names:
         return None
 
     def of_writers(self):
+        """{(kind, id): name} of those who could rewrite a file."""
         names = {}
         for kind, number in self.security.origin.writer_ids():
             if kind == 'user':
@@ -3509,19 +3527,19 @@ def found_or_none(ask, name_or_number):
 
 # -------------------------------------------------------- (Target, State, rights) -> goal
 
-def goal_of(target, held, rights, exec, no_new_privs):
-    """The State that a process which is as `held` is to end in; None where it has no user.
+def goal_of(target, found, rights, exec, no_new_privs):
+    """The State that a process which is as `found` is to end in; None where it has no user.
 
     Arithmetic only: it refuses nothing and asks nobody.
     """
-    asked = fields_asked(target, held, rights, exec, no_new_privs)
+    asked = fields_asked(target, found, rights, exec, no_new_privs)
     if asked is None:
         return None
-    return changed(held, **asked)
+    return changed(found, **asked)
 
 
-def fields_asked(target, held, rights, exec, no_new_privs):
-    """{field: value} of what the drop sets: all else stays as in `held`.  None where no user
+def fields_asked(target, found, rights, exec, no_new_privs):
+    """{field: value} of what the drop sets: all else stays as in `found`.  None where no user
     is named and the default one has no account.
 
     exec: a command will be run, so that the set has to survive execve(2).
@@ -3532,7 +3550,7 @@ def fields_asked(target, held, rights, exec, no_new_privs):
     if target.uid is not None:
         uid = target.uid
     elif 'user' not in rights:
-        uid = held.uid[1]                           # it stays who it is
+        uid = found.uid[1]                           # it stays who it is
     elif account is not None:
         uid = account.uid
     else:
@@ -3543,25 +3561,25 @@ def fields_asked(target, held, rights, exec, no_new_privs):
     elif account is not None:
         gid = account.gid
     else:
-        gid = held.gid[1]
+        gid = found.gid[1]
 
     if target.groups is not None:
         groups = target.groups
     elif 'groups' in rights:
         groups = ()
     else:
-        groups = held.groups
+        groups = found.groups
 
     platform = target.platform
-    ids = {'uid': (uid,) * len(held.uid), 'gid': (gid,) * len(held.gid), 'groups': groups}
-    with_ids = changed(held, **ids)
+    ids = {'uid': (uid,) * len(found.uid), 'gid': (gid,) * len(found.gid), 'groups': groups}
+    with_ids = changed(found, **ids)
     if keeps_everything(target, with_ids):
         return dict(ids, **platform.goal_of_root(with_ids))
     return dict(ids, **platform.goal(target.sets, with_ids, rights, exec, no_new_privs))
 
 
 def keeps_everything(target, goal):
-    """Documented by the vendor: to run as root, leave the option out."""
+    """Is it root with the option left out?  The vendor documents: that runs with all rights."""
     return goal.uid[0] == 0 and target.sets is None
 
 
@@ -3675,7 +3693,7 @@ def type_of_descriptor(number):
     try:
         return stat.S_IFMT(posix.fstat(number).st_mode)
     except OSError:
-        return None                     # such as that with which the directory was listed
+        return None                     # closed meanwhile, as the one that listdir used
 
 
 def close_verified(number):
@@ -3770,11 +3788,11 @@ class Case:
     def already_held(self):
         if self.forbids_dumps:                      # whether it is dumpable is no field
             return False
-        return self.goal == self.found and self.security.chroot is None
+        return self.goal.agrees_with(self.found) and self.security.chroot is None
 
-    def lacks(self, right):
+    def why_not(self, right):
         """Why something cannot be changed."""
-        return self.platform.lacks(right, self.found)
+        return self.platform.why_not(right, self.found)
 
     def allowed_writers(self):
         """The identities (kind, id) that may be able to rewrite a file."""
@@ -3784,7 +3802,8 @@ class Case:
         return may_rewrite(self.goal.uid[0], self.groups_of_user(), own_group)
 
     def groups_of_user(self):
-        """The groups that the user will be in, or is by its account: elsewhere it may log in."""
+        """The groups that the user will be in, or has by its account, since it may log in
+        elsewhere with those."""
         by_account = ()
         if self.account is not None:
             by_account = tuple(self.account.groups)
@@ -3837,21 +3856,21 @@ def staying_root_by_silence(case):
     stays_root = case.target.uid is None and 0 in case.found.uid
     if stays_root and 'user' not in case.rights:
         yield ('no user is named, and this process is root without the right to change '
-               'that: ' + case.lacks('user'))
+               'that: ' + case.why_not('user'))
 
 
 def user_out_of_reach(case):
     uid = case.goal.uid[0]
     real_effective_saved = case.found.uid[:3]
     if uid not in real_effective_saved and 'user' not in case.rights:
-        yield 'cannot change user to %d: %s' % (uid, case.lacks('user'))
+        yield 'cannot change user to %d: %s' % (uid, case.why_not('user'))
 
 
 def group_out_of_reach(case):
     gid = case.goal.gid[0]
     real_effective_saved = case.found.gid[:3]
     if gid not in real_effective_saved and 'group' not in case.rights:
-        yield 'cannot change group to %d: %s' % (gid, case.lacks('group'))
+        yield 'cannot change group to %d: %s' % (gid, case.why_not('group'))
 
 
 def groups_out_of_reach(case):
@@ -3861,7 +3880,7 @@ def groups_out_of_reach(case):
     found, goal = case.found.groups, case.goal.groups
     if (set(found) ^ set(goal)) - {case.goal.gid[0]}:
         yield 'cannot change the supplementary groups, %s, to %s: %s' % (
-            shown(found), shown(goal), case.lacks('groups'))
+            shown(found), shown(goal), case.why_not('groups'))
 
 
 def platforms_own(case):
@@ -3880,7 +3899,7 @@ def descriptor_out_of_the_jail(case):
 
 def root_directory_out_of_reach(case):
     if case.changes_root and 'chroot' not in case.rights:
-        yield 'cannot change the root directory: ' + case.lacks('chroot')
+        yield 'cannot change the root directory: ' + case.why_not('chroot')
 
 
 def jail_unsafe(case):
@@ -3934,7 +3953,7 @@ def groups_not_granted(case):
         return
     others = set(case.account.groups) - {case.goal.gid[0]}
     if others:
-        yield 'user', ('without supplemental_groups it is not in the groups of %s: %s '
+        yield 'user', ('without supplemental_groups it will not be in the groups of %s: %s '
                        '(--init-groups gives them all)' % (case.account.name, shown(others)))
 
 
@@ -3952,7 +3971,7 @@ def groups_stay(case):
     """Who names the groups is refused instead: groups_out_of_reach."""
     if case.target.groups is None and case.goal.beside_primary():
         yield 'user', 'the supplementary groups stay as they are, %s: %s' % (
-            shown(case.goal.groups), case.lacks('groups'))
+            shown(case.goal.groups), case.why_not('groups'))
 
 
 def platforms_own_warnings(case):
@@ -4137,7 +4156,7 @@ class Linux(LinuxCalls):
             rights.discard('groups')
         return frozenset(rights)
 
-    def lacks(self, right, found):
+    def why_not(self, right, found):
         needed = CAPABILITY_FOR[right]
         if found.permitted & needed:
             return ('setgroups(2) is denied: /proc/self/setgroups says deny, as in a user '
@@ -4157,9 +4176,9 @@ class Linux(LinuxCalls):
         if with_ids.securebits is not None:             # from outside they cannot be seen
             goal['securebits'] = self.securebits(with_ids)
             goal['keepcaps'] = int(bool(goal['securebits'] & SECBIT_KEEP_CAPS))
-        if no_new_privs:
+        if no_new_privs:            # else the bounding set stays: setuid programs need it
             goal['no_new_privs'] = 1
-            if 'setpcap' in rights:                 # or setuid programs could not work
+            if 'setpcap' in rights:
                 goal['bounding'] = with_ids.bounding & (permitted | inheritable)
         return goal
 
@@ -4214,7 +4233,7 @@ class Linux(LinuxCalls):
     # What the kernel does when setresuid(2) changes the user, capabilities(7), and what is
     # therefore done around it:
     #
-    #   0 among real, effective, saved; then no 0    (loses_with_the_user)
+    #   0 among real, effective, saved; then no 0    (ids_clear_capabilities)
     #       It clears permitted, effective and ambient; with keepcaps permitted stays.  So
     #       keepcaps is on if any are to stay, inheritable grows before, the last set makes
     #       effective what is asked for, and ambient is raised anew after it.
@@ -4323,7 +4342,7 @@ def sets_text(permitted, effective, inheritable):
     return 'permitted %s; effective %s; inheritable %s' % (permitted, effective, inheritable)
 
 
-def loses_with_the_user(case):
+def ids_clear_capabilities(case):
     """Does the kernel take capabilities away when the ids change?  capabilities(7)"""
     if case.found.securebits & SECBIT_NO_SETUID_FIXUP:
         return False
@@ -4368,7 +4387,7 @@ def sets_capabilities(case):
 
 def sets_keepcaps(case):
     """Must PR_SET_KEEPCAPS be switched on for the change of ids?"""
-    kept = bool(case.goal.permitted) and loses_with_the_user(case)
+    kept = bool(case.goal.permitted) and ids_clear_capabilities(case)
     return kept and not case.found.keepcaps
 
 
@@ -4382,14 +4401,14 @@ def inheritable_early(case):
     Without cap_setpcap only permitted ones can be added: capset(2).
     """
     grown = case.goal.inheritable - case.found.inheritable
-    if loses_with_the_user(case) and not case.goal.permitted:
+    if ids_clear_capabilities(case) and not case.goal.permitted:
         return grown                                # nothing is permitted any more then
     return grown - case.found.permitted
 
 
 def ambient_to_lower(case):
     """The surplus that neither the change of ids nor the last set takes away."""
-    if loses_with_the_user(case):
+    if ids_clear_capabilities(case):
         return NO_CAPABILITIES
     stays = case.goal.permitted & case.goal.inheritable
     return (case.found.ambient - case.goal.ambient) & stays
@@ -4397,7 +4416,7 @@ def ambient_to_lower(case):
 
 def ambient_to_raise(case):
     """The change of ids clears the ambient set, keepcaps or not: then all are raised again."""
-    if loses_with_the_user(case):
+    if ids_clear_capabilities(case):
         return case.goal.ambient
     return case.goal.ambient - case.found.ambient
 
@@ -4858,7 +4877,7 @@ def this_platform():
     if not platforms_in_use:
         if sys.platform not in PLATFORMS:
             raise RefusedError('capdrop drops on Linux and SunOS, not on ' + sys.platform)
-        platforms_in_use.append(refusing(PLATFORMS[sys.platform]))
+        platforms_in_use.append(or_refuse(PLATFORMS[sys.platform]))
     return platforms_in_use[0]
 
 
@@ -4906,6 +4925,7 @@ def rows_to_regain(case):
     if 'group' not in kept:
         for gid in sorted(set(found.gid) - set(goal.gid)):
             yield NOT_OR_NOT_MAPPED, platform.set_gid(gid)
+    if 'groups' not in kept:
         if (set(found.groups) ^ set(goal.groups)) - set(goal.gid):
             yield NOT_PERMITTED, platform.set_groups(found.groups)
     for row in platform.regain(case):
@@ -5038,16 +5058,16 @@ def plan(security: 'Security', exec: bool = False, no_new_privs: bool = True) ->
     else stands against it is in refusals.
     """
     must_be(security, Security, 'plan')
-    target = refusing(look_up, security, this_platform())
+    target = or_refuse(look_up, security, this_platform())
     silence = Silence()                             # for the trials: see calls_blocked
     try:
-        return refusing(plan_for, security, target, bool(exec), bool(no_new_privs))
+        return or_refuse(plan_for, security, target, bool(exec), bool(no_new_privs))
     finally:
         silence.restore()
 
 
 def plan_for(security, target, exec, no_new_privs):
-    target.platform.wait_for_one_thread()           # for joined ones to end; a check counts
+    target.platform.wait_for_one_thread()           # joined ones end; several_threads counts
     process = Process(target.platform, security.chroot)
     try:
         return Plan(Case(security, target, process, exec, no_new_privs))
@@ -5162,7 +5182,7 @@ class Request:
         if self.agreed_plan is not None:
             return self.agreed_plan.target
         try:
-            return refusing(look_up, self.security, this_platform())
+            return or_refuse(look_up, self.security, this_platform())
         except ConfigError as error:
             if last_drop:                           # in a jail there may be no accounts
                 raise RefusedError(str(error) + RESTART) from None
@@ -5170,7 +5190,7 @@ class Request:
 
 
 def become(request, command, quiet):
-    """drop, and the part of launch before execve(2).
+    """drop, and the part of launch before execve(2).  Returns the State that it ends in.
 
     quiet: warnings are only put into the State that is returned, not written.
     """
@@ -5178,7 +5198,7 @@ def become(request, command, quiet):
         return last_drop[1]                         # in a jail no name could be looked up
     target = request.find_target()
     if request.security.chroot is not None and command is None:
-        refusing(preload)                           # a command brings what it needs
+        or_refuse(preload)                           # a command brings what it needs
     silence = Silence()
     try:
         return drop_in_silence(silence, request, target, command, quiet)
@@ -5190,24 +5210,26 @@ def is_held_already(request):
     """Was the last drop asked for the same, and does this process hold what it left?"""
     if not last_drop or last_drop[0] != request.key():
         return False
-    fields = refusing(fields_of_this_process, this_platform())
+    fields = or_refuse(fields_of_this_process, this_platform())
     if fields.get('threads') == 0:                  # a jail without /proc, unshare(2) blocked
         fields['threads'] = None                    # not compared, then
-    return State(fields) == last_drop[1]
+    return last_drop[1].agrees_with(State(fields))
 
 
 def drop_in_silence(silence, request, target, command, quiet):
     """From the look to the end; the State that it ends in."""
     security = request.security
-    process = refusing(unshare_and_look, target.platform, security.chroot)
+    process = or_refuse(unshare_and_look, target.platform, security.chroot)
     try:
-        case = refusing(Case, security, target, process, request.exec,
+        case = or_refuse(Case, security, target, process, request.exec,
                         request.no_new_privs, command)
-        steps, attempts = refusing(steps_and_attempts, case)
-        state = refusing(refuse_or_warn, case, steps, attempts, request, quiet)
+        steps, attempts = or_refuse(steps_and_attempts, case)
+        or_refuse(refuse, case, steps, attempts, request)
+        warnings = or_refuse(told_warnings, case, quiet)
+        state = State(case.goal.fields(), warnings)
         if command is not None:
             command.set_user(case)
-            refusing(reset_signals)
+            or_refuse(reset_signals)
         record = request.key(), state
         if steps:
             carry_out(case, steps, attempts, record)
@@ -5216,7 +5238,7 @@ def drop_in_silence(silence, request, target, command, quiet):
             last_drop[:] = record
     finally:
         if not silence.has_dropped:                 # else carry_out has closed it
-            refusing(process.close)
+            or_refuse(process.close)
     return state
 
 
@@ -5242,19 +5264,22 @@ def unshare_and_look(platform, chroot):
     return process
 
 
-def refuse_or_warn(case, steps, attempts, request, quiet):
-    """RefusedError if anything stands against it; else the State to end in, with warnings,
-    which are written unless `quiet`."""
+def refuse(case, steps, attempts, request):
+    """RefusedError if anything stands against it."""
     if request.agreed_plan is not None and steps:      # no steps: already held
         compare(request.agreed_plan, case, steps, attempts)
     refusals = refusals_of(case)
     if refusals:
         raise refused(refusals, RESTART if last_drop else '')
+
+
+def told_warnings(case, quiet):
+    """The texts of the warnings, which are written unless `quiet`."""
     warnings = texts_of_warnings(warnings_of(case))
     if not quiet:
         for text in warnings:
             say('warning: ' + text)
-    return State(case.goal.fields(), warnings)
+    return warnings
 
 
 def compare(agreed_plan, case, steps, attempts):
@@ -5310,11 +5335,11 @@ def must_fail(attempt):
 
 
 def verify(case):
-    held = case.process.read()
-    if held.seen().keys() != case.goal.seen().keys():
+    read_back = case.process.read()
+    if read_back.seen().keys() != case.goal.seen().keys():
         raise untrue('not every field could be read')
     wrong = []
-    for name, wanted, has in case.goal.differences(held):
+    for name, wanted, has in case.goal.differences(read_back):
         wrong.append('%s is %s, not %s' % (name, shown(has), shown(wanted)))
     if wrong:
         raise untrue(', '.join(wrong))
@@ -5365,10 +5390,9 @@ def takes_a_line():
     return select.select((), (2,), (), 0)[1]
 
 
-# Nothing of the caller's runs inside.
-
 class Silence:
-    """Signals blocked, and seen to be, and the collector off, until restore().
+    """Signals blocked, and seen to be, and the collector off, until restore(): nothing of the
+    caller's runs meanwhile.
 
     A handler or finalizer that ran in the midst of a drop would run with rights that are about
     to go.  Handlers of signals that came before run in __init__, while nothing has changed; what
@@ -5585,7 +5609,6 @@ class Command:
 
     def run(self, state, jail):
         """Execute the command, or write one line and end with 126 or 127."""
-        why = errno.ENOENT
         try:
             why = self.execute()
         except MemoryError:
@@ -5682,9 +5705,9 @@ def look(pid):
     """(the fields of a process, [(thread, its fields)] of its other threads)"""
     platform = this_platform()
     if pid is None:
-        return refusing(fields_of_this_process, platform), []
+        return or_refuse(fields_of_this_process, platform), []
     try:
-        (_, first), *others = refusing_to_look(platform, pid)
+        (_, first), *others = look_or_refuse(platform, pid)
     except (LookupError, ValueError):
         raise RefusedError('/proc/%d/status is not as proc(5) describes it' % pid) from None
     unseen = dict.fromkeys(platform.fields)
@@ -5695,7 +5718,7 @@ class NoSuchProcess(RefusedError):
     """The process has ended, or cannot be seen."""
 
 
-def refusing_to_look(platform, pid):
+def look_or_refuse(platform, pid):
     try:
         return platform.look(pid)
     except (FileNotFoundError, ProcessLookupError):
@@ -5790,31 +5813,22 @@ def audit(security: 'Security', pid: int, no_new_privs: bool = True) -> Audit:
     capabilities(7), ucred_get(3C).
     """
     must_be(security, Security, 'audit')
-    target = refusing(look_up, security, this_platform())
+    target = or_refuse(look_up, security, this_platform())
     return audit_process(security, target, pid, no_new_privs)
 
 
 def audit_process(security, target, pid, no_new_privs):
+    """The Audit of one process: against what drop and what launch would have left.  What it
+    is nearer to counts."""
     platform = target.platform
     first, others = look(pid)
     threads = [('', first)] + others
-    around = refusing(platform.around)
-    for _, fields in threads:
-        if any(fields.get(name) is None for name in around):
-            raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
-    nobody_is_meant = target.uid is None and target.default is None
-    if nobody_is_meant and 0 in first['uid']:
-        raise RefusedError(NO_USER)
-    rights = ALL_RIGHTS - {'user'} if nobody_is_meant else ALL_RIGHTS
-
-    unseen = [name for name in platform.fields if first[name] is None]
-    for number in first.get('io_urings', ()):
-        unseen.append('whether the io_uring of descriptor %d is from before' % number)
+    around = or_refuse(platform.around)
+    refuse_unseen(pid, threads, around, platform)
     places, unseen_places = places_to_expect(security, platform, first, around)
     candidates = {}
     for kind, exec in ('drop', False), ('launch', True):
-        held = State(platform.unlimited(first))
-        asked = fields_asked(target, held, rights, exec, no_new_privs)
+        asked = asked_of_another(target, first, exec, no_new_privs)
         if exec and asked.get('permitted') != asked.get('effective'):
             continue                                # no launch can leave that
         wanted = wanted_fields(asked, places, platform, exec, security.chroot is not None)
@@ -5822,10 +5836,35 @@ def audit_process(security, target, pid, no_new_privs):
         candidates[kind] = list(comparison.differences())
 
     fewest = min(map(len, candidates.values()))
-    like = [kind for kind, found in candidates.items() if len(found) == fewest]
+    like = [kind for kind, differences in candidates.items() if len(differences) == fewest]
     return Audit(candidates[like[0]], pid=pid, command=first.get('command') or '',
                  threads=first.get('threads') or len(threads), like=' or '.join(like),
-                 unseen=unseen + unseen_places)
+                 unseen=what_is_unseen(first, platform) + unseen_places)
+
+
+def refuse_unseen(pid, threads, around, platform):
+    """RefusedError where root directory or namespaces of a thread cannot be seen."""
+    for _, fields in threads:
+        if any(fields.get(name) is None for name in around):
+            raise RefusedError('process %d: %s' % (pid, platform.audit_refusal()))
+
+
+def asked_of_another(target, first, exec, no_new_privs):
+    """{field: value} that a drop would have set in a process that is now as `first` says."""
+    rights = ALL_RIGHTS
+    if target.uid is None and target.default is None:
+        if 0 in first['uid']:
+            raise RefusedError(NO_USER)
+        rights = ALL_RIGHTS - {'user'}              # it was started as who it is
+    before = State(target.platform.unlimited(first))
+    return fields_asked(target, before, rights, exec, no_new_privs)
+
+
+def what_is_unseen(first, platform):
+    unseen = [name for name in platform.fields if first[name] is None]
+    for number in first.get('io_urings', ()):
+        unseen.append('whether the io_uring of descriptor %d is from before' % number)
+    return unseen
 
 
 def places_to_expect(security, platform, first, around):
@@ -5901,6 +5940,7 @@ class Comparison:
         return name == 'root_path' and fields['root'] != self.wanted['root']
 
     def mark(self, name, has):
+        """'more', 'less' or 'more and less' than asked; '' where that makes no difference."""
         want = self.wanted[name]
         # a flag that is not as wanted allows more (a CapSet is an int, too)
         if type(want) is int:
@@ -5947,7 +5987,7 @@ def unusual(first, threads):
         yield 'in another user namespace: its capabilities count in that only'
     for thread, fields in threads:
         for name, value in fields.items():
-            # how many threads there are was counted later for this one
+            # threads may have started between the looks; and a name is no right
             if name in ('command', 'threads'):
                 continue
             if value != first.get(name):
@@ -5988,7 +6028,7 @@ class Answer:
 
     status    the exit status
     data      for --json
-    lines     for standard output otherwise
+    lines     for standard output otherwise: objects whose str() is a line, or several
     messages  for descriptor 2
     """
     __slots__ = 'status', 'data', 'lines', 'messages'
@@ -6088,18 +6128,20 @@ def main(argv: 'Optional[Sequence[str]]' = None) -> int:
     except RefusedError as error:
         for text in error.refusals or (str(error),):
             say(text)
+        return 125
     except (Error, OSError, MemoryError) as error:
         if isinstance(error, OSError):
             say(because(error))
         else:
             say(str(error) or 'out of memory')
+        return 125
     except KeyboardInterrupt:
         return 130
     except Exception as error:                      # a mistake of this program
         if not is_exec(argv):
             raise
         say('%s: %s' % (type(error).__name__, error))
-    return 125
+        return 125
 
 
 def is_exec(argv):
@@ -6144,7 +6186,8 @@ def run(argv):
 
 
 def put(lines):
-    """Write them all to standard output; a reader that has gone has seen enough."""
+    """Write them all to standard output; a reader that has gone has seen enough.  Returns 0,
+    the exit status."""
     data = ''.join('%s\n' % line for line in lines).encode('utf-8', 'backslashreplace')
     try:
         while data:
@@ -6213,7 +6256,7 @@ def check(security, no_new_privs):
     """
     platform = this_platform()
     errors = []
-    target = refusing(look_up, security, platform, errors.append)
+    target = or_refuse(look_up, security, platform, errors.append)
     warnings = list(security.notes)
     if errors:
         return errors, warnings
@@ -6321,6 +6364,7 @@ def plan_verb(arguments):
 
 
 def exec_verb(arguments):
+    """Does not return: the process becomes the command, or ends."""
     if not arguments.command:
         raise Usage('exec needs -- and the command after it')
     request = Request('launch', configured(arguments), True, arguments.no_new_privs)
@@ -6334,7 +6378,7 @@ def status_verb(arguments):
     if len(words) > 1 or arguments.overrides:
         raise Usage('status takes one PID, or nothing')
     first, others = look(pid_of(words[0]) if words else None)
-    notes = list(refusing(list, unusual(first, others)))
+    notes = list(or_refuse(list, unusual(first, others)))
     found = State(first)
     lines = [found]
     if not arguments.has('-q'):
@@ -6356,11 +6400,11 @@ def audit_verb(arguments):
     else:
         pids = pids_of_cgroup(directory)
     security = configured(arguments)
-    target = refusing(look_up, security, this_platform())
+    target = or_refuse(look_up, security, this_platform())
     audits, ended = [], []
     for pid in pids:
         try:
-            audits.append(refusing(audit_process, security, target, pid,
+            audits.append(or_refuse(audit_process, security, target, pid,
                                    arguments.no_new_privs))
         except NoSuchProcess as error:
             if directory is None:
@@ -6374,25 +6418,25 @@ def audit_verb(arguments):
 def answer_of_audits(arguments, security, audits, ended):
     """ended: sentences about the processes that could not be audited any more."""
     allows_less = arguments.has('--at-most')
-    counts = [audit.more() if allows_less else audit for audit in audits]
-    status = 1 if any(counts) else 0
+    that_count = [each.more() if allows_less else each for each in audits]
+    status = 1 if any(that_count) else 0
     several = len(audits) + len(ended) > 1
     lines, messages = [], list(ended)
-    for audit in audits:
-        who = 'process %d: ' % audit.pid if several else ''
-        lines += [who + str(difference) for difference in audit]
+    for each in audits:
+        who = 'process %d: ' % each.pid if several else ''
+        lines += [who + str(difference) for difference in each]
     if not arguments.has('-q'):
         messages = ['warning: ' + located(*note) for note in security.notes] + messages
-        for audit in audits:
-            messages += messages_of_audit(audit)
-    data = [audit.as_dict() for audit in audits]
+        for each in audits:
+            messages += messages_of_audit(each)
+    data = [each.as_dict() for each in audits]
     if not several and '--cgroup' not in arguments.values:
         data, = data                                # of one that was named: no list
     return Answer(status, data, lines, messages)
 
 
 def pids_to_audit(arguments):
-    """Takes them off the words: what is left is FILE."""
+    """The process ids among the words, which keep FILE only."""
     words = arguments.words
     file = words[:1]
     if arguments.overrides and len(words) >= 1 and words[0].isdigit():
@@ -6455,17 +6499,17 @@ def raise_if_there(error):
         raise error
 
 
-def messages_of_audit(audit):
-    who = 'process %d' % audit.pid
-    if audit.command:
-        who += ' (%s)' % printable(audit.command)
-    if audit.threads is not None:
-        who += ', 1 thread' if audit.threads == 1 else ', %d threads' % audit.threads
-    verdict = 'nearest to what a %s leaves' if audit else 'as a %s leaves it'
+def messages_of_audit(each):
+    who = 'process %d' % each.pid
+    if each.command:
+        who += ' (%s)' % printable(each.command)
+    if each.threads is not None:
+        who += ', 1 thread' if each.threads == 1 else ', %d threads' % each.threads
+    verdict = 'nearest to what a %s leaves' if each else 'as a %s leaves it'
     yield '%s: %s; cannot be seen from outside: %s' % (
-        who, verdict % audit.like, ', '.join(audit.unseen))
-    if audit.hint:
-        yield audit.hint
+        who, verdict % each.like, ', '.join(each.unseen))
+    if each.hint:
+        yield each.hint
 
 
 VERBS = {                       # (function, its flags)

@@ -608,7 +608,7 @@ class Solaris:
         return frozenset(
             right for right, name in PRIVILEGE_FOR.items() if name in state.permitted)
 
-    def lacks(self, right, found):
+    def why_not(self, right, found):
         """Why something cannot be changed."""
         remedy = 'start it as root'
         if 0 in found.uid:

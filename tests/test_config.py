@@ -656,12 +656,12 @@ def test_file_is_the_only_scheme(tmp_path):
 
 def test_what_the_system_does_not_allow_is_a_refusal_that_names_the_call():
     with pytest.raises(capdrop.RefusedError) as e:
-        capdrop.refusing(os.stat, '/no/such')
+        capdrop.or_refuse(os.stat, '/no/such')
     assert str(e.value) == '/no/such: No such file or directory'
     with pytest.raises(OSError) as e:
         capdrop.named('stat', os.stat, '/no/such')
     assert (e.value.errno, e.value.filename) == (errno.ENOENT, 'stat')
-    assert capdrop.refusing(capdrop.named, 'stat', os.stat, '/') == os.stat('/')
+    assert capdrop.or_refuse(capdrop.named, 'stat', os.stat, '/') == os.stat('/')
 
 
 def test_a_file_that_is_longer_than_its_size_grew_while_it_was_read():

@@ -201,7 +201,7 @@ def test_gosu_grants_the_groups_of_the_account_and_capdrop_those_that_are_named(
     before = ['unshare', '-m', 'sh', '-c', 'mount --bind %s /etc/group && exec "$@"' % group, 'sh']
     assert state(place, 'sh', 'gosu daemon myd', before)['groups'] == '4'
     done = started(place, 'sh', 'capdrop exec --user daemon -- myd', before)
-    assert shown(done.stdout)['groups'] == 'none' and 'is not in the groups of daemon: 4' in done.stderr
+    assert shown(done.stdout)['groups'] == 'none' and 'will not be in the groups of daemon: 4' in done.stderr
     assert state(place, 'sh', 'setpriv --reuid=daemon --regid=daemon --init-groups myd', before)['groups'] == '4'
     held = state(place, 'sh', 'capdrop exec --user daemon --supplemental-groups adm -- myd', before)
     assert held['groups'] == '4'

@@ -68,7 +68,7 @@ NEEDED = SETGID | SETPCAP | BIND | 1 << 7 | 1 << 18
 
 # prepared by, options, arguments of plan; the warning
 WARNED = [
-    (in_groups_by_account, dict(user='daemon'), {}, 'user=: without supplemental_groups it is not in the groups of daemon: 4 24 '
+    (in_groups_by_account, dict(user='daemon'), {}, 'user=: without supplemental_groups it will not be in the groups of daemon: 4 24 '
      '(--init-groups gives them all)'),
     (in_groups, AS_1111, {}, 'user=: the supplementary groups that this process has, 24 27, are given up: supplemental_groups names '
      'what to keep'),
@@ -119,8 +119,8 @@ def in_groups_by_account_for_good():
 NAMED = dict(user='daemon', supplemental_groups='24', chroot='/')      # with a jail, groups by account matter anyway
 # prepared by, options, arguments of plan; words of a warning that does not belong there
 NOT_WARNED = [
-    (in_groups_by_account, NAMED, {}, 'it is not in the groups of'),
-    (in_groups_by_account_for_good, dict(user='daemon'), {}, 'it is not in the groups of'),
+    (in_groups_by_account, NAMED, {}, 'it will not be in the groups of'),
+    (in_groups_by_account_for_good, dict(user='daemon'), {}, 'it will not be in the groups of'),
     (in_groups, dict(AS_1111, supplemental_groups='24'), {}, 'are given up'),
     (in_groups_for_good, AS_1111, {}, 'are given up'),
     (in_groups_for_good, dict(AS_1111, supplemental_groups='24'), {}, 'stay as they are'),
