@@ -535,8 +535,8 @@ state = capdrop.drop(capdrop.Security(user="1111", group="4321"))
 gevent.sleep(0)
 print(state.uid[0], capdrop.state() == state)
 ''' % os.path.dirname(capdrop.__file__)
-    done = run_command([sys.executable, '-c', 'import gevent'])
-    if done.returncode:
-        pytest.skip('needs gevent')
-    done = run_command([sys.executable, '-c', program])
+    pythons = [python for python in (sys.executable, '/usr/bin/python3')
+               if os.path.exists(python) and run_command([python, '-c', 'import gevent']).returncode == 0]
+    need(pythons, 'needs gevent')
+    done = run_command([pythons[0], '-c', program])
     assert (done.returncode, done.stdout) == (0, '1111 True\n'), done.stderr
