@@ -6453,16 +6453,17 @@ MOST_LISTINGS = 200             # of a control group whose processes start other
 
 def pids_of_cgroup(directory):
     """The processes of a control group, and those that are started while they are audited."""
+    new = pids_in_cgroup(directory)
+    if not new:
+        raise RefusedError('%s: no process is in this control group, or there is none'
+                           % printable(directory))
     listed = set()
     for _ in range(MOST_LISTINGS):
-        new = pids_in_cgroup(directory) - listed
-        if not new and listed:
-            return
-        if not new:
-            raise RefusedError('%s: no process is in this control group, or there is none'
-                               % printable(directory))
         listed |= new
         yield from sorted(new)
+        new = pids_in_cgroup(directory) - listed
+        if not new:
+            return
     raise RefusedError('%s: starts processes faster than they can be audited'
                        % printable(directory))
 

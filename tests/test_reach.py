@@ -540,3 +540,19 @@ print(state.uid[0], capdrop.state() == state)
     need(pythons, 'needs gevent')
     done = run_command([pythons[0], '-c', program])
     assert (done.returncode, done.stdout) == (0, '1111 True\n'), done.stderr
+
+
+def test_a_launch_from_where_no_handler_can_be_set_is_refused_with_nothing_changed():
+    """A subinterpreter may not set one."""
+    need_root()
+
+    def child():
+        def not_here(*_):
+            raise ValueError('signal only works in main thread of the main interpreter')
+        capdrop.signal.signal = not_here
+        before = watch()()
+        try:
+            capdrop.launch(capdrop.Security(**AS_1111), ['/bin/true'])
+        except capdrop.RefusedError as e:
+            return str(e), watch()() == before
+    assert in_child(child) == ('launch: signal only works in main thread of the main interpreter', True)
