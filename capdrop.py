@@ -3123,17 +3123,13 @@ def task_numbers(tasks):
 def is_complete(found, tasks):
     """Has every thread been seen that there is?
 
-    One that was missed was started after the listing by one that was seen, and has the
-    rights of that one at most: so an equal number is enough.  But of a zombie no rights were
-    seen.
+    The directory says how many there are.  Those that were seen before that, and are listed
+    after it, were alive at that moment: if they are as many, there was no other.  And none
+    has gained a right since it was seen, which no thread does by itself.
     """
-    if posix.fstat(tasks).st_nlink - 2 != len(found):
+    if posix.fstat(tasks).st_nlink - 2 != len(found) or None in found.values():
         return False
-    if None in found.values():
-        return False
-    if {} not in found.values():
-        return True
-    return set(found) == set(task_numbers(tasks))
+    return set(found) == set(task_numbers(tasks))       # after fstat(2), not before
 
 
 def task_fields(tasks, number, known_groups):
@@ -5791,7 +5787,7 @@ class Audit(list):
 
     def more(self) -> 'List[Difference]':
         """The differences by which the process holds more than asked."""
-        return [difference for difference in self if 'more' in difference.mark]
+        return those_beyond(self)
 
     def __str__(self):
         return '\n'.join(map(str, self))
@@ -5806,6 +5802,11 @@ class Audit(list):
                 'differences': [difference.as_dict() for difference in self]}
 
 
+def those_beyond(differences):
+    """Of these, the ones by which a process holds more than asked."""
+    return [difference for difference in differences if 'more' in difference.mark]
+
+
 def audit(security: 'Security', pid: int, no_new_privs: bool = True) -> Audit:
     """Does process `pid`, every thread of it, hold what drop or launch would have left?
 
@@ -5818,8 +5819,9 @@ def audit(security: 'Security', pid: int, no_new_privs: bool = True) -> Audit:
 
 
 def audit_process(security, target, pid, no_new_privs):
-    """The Audit of one process: against what drop and what launch would have left.  What it
-    is nearer to counts."""
+    """The Audit of one process, against what drop and against what launch would have left.
+    It tells the differences from the one beyond which the process holds less; of equals,
+    from the one from which it differs less."""
     platform = target.platform
     first, others = look(pid)
     threads = [('', first)] + others
@@ -5835,8 +5837,11 @@ def audit_process(security, target, pid, no_new_privs):
         comparison = Comparison(wanted, places, threads, platform, security.chroot)
         candidates[kind] = list(comparison.differences())
 
-    fewest = min(map(len, candidates.values()))
-    like = [kind for kind, differences in candidates.items() if len(differences) == fewest]
+    distances = {}
+    for kind, differences in candidates.items():
+        distances[kind] = len(those_beyond(differences)), len(differences)
+    nearest_one = min(distances.values())
+    like = [kind for kind in candidates if distances[kind] == nearest_one]
     return Audit(candidates[like[0]], pid=pid, command=first.get('command') or '',
                  threads=first.get('threads') or len(threads), like=' or '.join(like),
                  unseen=what_is_unseen(first, platform) + unseen_places)

@@ -670,6 +670,33 @@ def test_a_number_that_no_process_has_is_wrong_usage():
     assert run('status', number).returncode == 2 and no_answer(number, *OPTIONS)[0] == 2
 
 
+def test_a_thread_that_comes_while_another_one_ends_is_not_missed(tmp_path):
+    """Their number is the same: they have to be the same ones."""
+    for name in '1', '3':
+        (tmp_path / name).mkdir()
+    tasks = os.open(str(tmp_path), os.O_RDONLY)
+    need(os.fstat(tasks).st_nlink == 4, 'needs a file system that counts directories')
+    try:
+        assert capdrop.is_complete({1: {'uid': 0}, 3: {'uid': 0}}, tasks)
+        assert not capdrop.is_complete({1: {'uid': 0}, 2: {'uid': 0}}, tasks)       # 2 has started 3, and ended
+        assert not capdrop.is_complete({1: {'uid': 0}, 3: None}, tasks)
+        assert not capdrop.is_complete({1: {'uid': 0}}, tasks)
+    finally:
+        os.close(tasks)
+
+
+def test_a_launched_process_that_gave_up_its_set_holds_no_more_than_asked():
+    """What stays inheritable is more than a drop leaves, and no more than a launch does."""
+    need_root()
+
+    def give_up():
+        capset(0, 0, BIND)
+    with running(drop(**dict(ASKED, capabilities='cap_net_bind_service+eip')), give_up) as pid:
+        audit = capdrop.audit(capdrop.Security(**ASKED), pid)
+        assert (audit.like, audit.more()) == ('launch', []) and len(audit) > 0
+        assert run('audit', '--at-most', str(pid), *OPTIONS).returncode == 0
+
+
 def test_what_is_not_as_proc_describes_it_is_an_error(monkeypatch):
     def missing(*args):
         raise KeyError('uid')
