@@ -1201,7 +1201,7 @@ class Reader:
         public = status.st_mode & stat.S_IROTH or not stat.S_ISREG(status.st_mode)
         if not public:
             self.private.add(name)
-        directory = '' if path is None else os.path.dirname(os.path.abspath(path))
+        directory = '' if path is None else os.path.dirname(absolute(path))
         self.reading[key] = name
         self.read_items(Source(name, data, directory, public))
         del self.reading[key]
@@ -1297,6 +1297,16 @@ class Reader:
             files = [name] + sorted(self.through[name])
             all_ways[name] = tuple(waypoint for file in files for waypoint in own[file])
         return all_ways
+
+
+def absolute(path):
+    """The path from the root on.  A .. in it stays: behind a link it leads elsewhere than up."""
+    if not os.path.isabs(path):
+        try:
+            path = os.path.join(posix.getcwd(), path)
+        except OSError as error:
+            raise Unreadable(error.strerror, path) from None
+    return path if '..' in path.split('/') else os.path.normpath(path)
 
 
 def file_contents(path, most):

@@ -681,6 +681,16 @@ def test_a_relative_file_uri_is_a_relative_path(tmp_path, monkeypatch):
     assert loads('include "file://part"').user == 'ecuser'
 
 
+def test_a_relative_include_is_beside_the_file_that_was_opened_whatever_links_lead_there(tmp_path):
+    (tmp_path / 'real' / 'deep').mkdir(parents=True)
+    os.symlink(str(tmp_path / 'real' / 'deep'), str(tmp_path / 'link'))
+    write(tmp_path, 'part', 'Security { user = decoy }')
+    write(tmp_path / 'real', 'part', 'Security { user = meant }')
+    write(tmp_path / 'real', 'main', 'include "part"')
+    assert load(str(tmp_path / 'link' / '..' / 'main')).user == 'meant'
+    assert load(str(tmp_path / '.' / 'real' / '.' / 'main')).where['user'][-1][0] == str(tmp_path / 'real' / 'part')
+
+
 def test_names_of_files_are_bytes(tmp_path):
     write(tmp_path, 'd', 'ä', 'Security { user = a }')
     with open(os.fsencode(str(tmp_path)) + b'/d/\xff', 'w') as f:
