@@ -3414,8 +3414,9 @@ class Names:
         names = set(self.security.supplemental_groups)
         most = self.platform.most_groups()
         if len(names) > most:
-            raise RefusedError('%d supplementary groups: this system takes %d' % (
+            self.wrong('supplemental_groups', '%d groups: this system takes %d' % (
                 len(names), most))
+            return None
         groups = {self.group('supplemental_groups', name) for name in names}
         return tuple(sorted(groups - {None}))
 
@@ -6249,10 +6250,9 @@ def check_verb(arguments):
     except ConfigError as error:
         errors.append(error)
     except RefusedError as error:
-        if sys.platform in PLATFORMS:
-            errors.append(ConfigError(str(error), file))
-        else:
-            warnings = [((None, None, None), str(error))]
+        if sys.platform in PLATFORMS:               # no error of the file
+            raise
+        warnings = [((None, None, None), str(error))]
     findings = [Finding((error.file or file, error.line, error.column), 'error',
                         error.message, error.excerpt) for error in errors]
     if not arguments.has('-q'):

@@ -402,3 +402,21 @@ def outcome(number):
 def test_what_a_program_gets_wrong_is_said_before_anything_changes(number):
     text, unchanged = in_child(outcome, number)
     assert unchanged and says(CALLS[number][2], text, ''), text
+
+
+def test_more_groups_than_the_system_takes_are_an_error_of_the_file_with_its_place(tmp_path):
+    most = capdrop.this_platform().most_groups()
+    path = tmp_path / 'f'
+    path.write_text('Security { user = 1111 group = 4321\n  supplemental_groups = ( %s ) }' % ' '.join(map(str, range(1, most + 2))))
+    errors, _ = capdrop.check(capdrop.load(str(path)), True)
+    assert [str(error) for error in errors] == ['%s:2:25: supplemental_groups: %d groups: this system takes %d' % (path, most + 1, most)]
+
+
+def test_check_answers_with_125_where_it_cannot_answer():
+    def child():
+        def broken():
+            raise OSError(38, 'Function not implemented', 'prctl')
+        capdrop.PLATFORMS[sys.platform] = broken
+        del capdrop.platforms_in_use[:]
+        return capdrop.main(['check', '--user', '1111', '--group', '4321'])
+    assert in_child(child) == 125
