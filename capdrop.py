@@ -5433,7 +5433,7 @@ class Silence:
             return
         if self.has_dropped:
             try:
-                end_process('half-dropped and so ended: signals stay blocked: ' + why)
+                end_process('dropped, and ended since signals stay blocked: ' + why)
             finally:
                 posix._exit(125)                    # no memory was left to say why
         raise RefusedError('signals stay blocked: ' + why)
