@@ -63,10 +63,10 @@ State.  Names that are not in __all__ are its own and may change.
 # A drop gives up ids, groups, capabilities or privileges, the right to gain new ones by
 # execve(2), and what lies outside of chroot.
 #
-# It does not give up open descriptors: what they were opened for can still be done with them,
-# be it with /dev/mem.  Refused are those that would do new things with the old rights:
-# io_urings, fanotify groups, the memory of another process; with chroot also directories,
-# which lead out of it.
+# It does not give up open descriptors: whatever they were opened for still works, even with
+# /dev/mem.  But it refuses where one would do new things with the old rights: an io_uring, a
+# fanotify group, the memory of another process; with chroot also a directory, which leads
+# out of it.
 #
 # Nor does it give up keyrings, the controlling terminal, memory, environment, limits, the
 # control group, and children that run already; and it does not forbid the user a new user
@@ -287,8 +287,8 @@ LONGEST = 4096                  # characters in a value: PATH_MAX; and int() tak
 # A place is (file, line, column); (name, None, None) for what an option of the command line
 # ("--user") or an argument in Python ("user=") says; three times None where nothing does.
 
-# What can be wrong with a value.  A rule bears the name of the fault that it looks for.  It
-# gets the text and the place where it was written, and answers with what is wrong, or ''.
+# What can be wrong with a value.  A rule is named after the fault that it looks for.  It takes
+# the text and the place where that was written, and returns what is wrong, or ''.
 
 def too_long(text, place):
     if len(text) > LONGEST:
@@ -410,14 +410,14 @@ class Draft:
 
 
 class Origin:
-    """What reading taught about the files that were read.
+    """What was learnt about the files while they were read.
 
     ways      {path: (Waypoint, ...)} of every file that was read, directory that was listed,
               and place where a file was looked for in vain: all that is looked up on the
               way to it, and to the files that include it.  See `trust`
-    private   files that not everyone may read: no error quotes them, since who may run
-              `check` by sudo could read /etc/shadow so (a plan shows what a valid stanza
-              says)
+    private   files whose mode does not let everyone read them: no error quotes them, since
+              whoever may run `check` by sudo could read /etc/shadow so.  (A plan shows
+              what a valid stanza says.  Directories that are closed do not count.)
     local     the places that named Local_Changes_File, the one in effect last
     """
     __slots__ = ('ways', 'private', 'local')
@@ -538,7 +538,7 @@ class Security:
         if text is not None:
             quoted = 'this value' if self.is_private(option) else '"%s"' % printable(text)
             message = message % quoted
-        if line is None and file:                       # which is the option's name then
+        if line is None and file:                       # the name of an option or argument
             return ConfigError(message, file)
         if line is not None and offset:                 # (in a list nothing has an offset)
             line, column = moved(line, column, getattr(self, option)[:offset])
@@ -776,17 +776,17 @@ class Source:
         at = self.data.find(what, start)
         return at if at >= 0 else len(self.data)
 
-    def past(self, those, at):
-        """The first offset from `at` on whose byte is none of `those`."""
+    def past(self, skipped, at):
+        """The first offset from `at` on whose byte is not among `skipped`."""
         while True:
             piece = self.data[at:at + 256]          # all that is left would be quadratic
-            rest = piece.lstrip(those)
+            rest = piece.lstrip(skipped)
             at += len(piece) - len(rest)
             if rest or not piece:
                 return at
 
     def next_is(self, mark):
-        """Is this mark the next token?  It is not read, and so still is afterwards."""
+        """Is this mark the next token?  The position stays before it."""
         return self.data.startswith(mark, self.after_blanks(self.pos))
 
     def innermost_open(self, end):
@@ -931,9 +931,9 @@ class LocalChanges:
 class Reader:
     """Reads a configuration, includes in place, into one Draft.
 
-    One method for each rule of the grammar, called when its first token has been read.  `read_item`,
-    `read_assignment`, `read_value` and `after_value` answer with the token that they had to
-    read and that belongs to what follows, or None.
+    One method for each rule of the grammar; it is called when the first token of the rule has
+    been read.  `read_item`, `read_assignment`, `read_value` and `after_value` may have to
+    read one token too many: they return it, else None.
     """
 
     def __init__(self):
@@ -1192,7 +1192,7 @@ class Reader:
             data, status = file_contents(path, self.budget)
         except OSError as error:
             raise Unreadable(error.strerror, name, error.errno) from None
-        self.budget -= max(len(data), LEAST_A_FILE)        # many empty files cost something as well
+        self.budget -= max(len(data), LEAST_A_FILE)     # many empty files cost something, too
         if self.budget < 0:
             raise Unreadable(TOO_LARGE)
         key = status.st_dev, status.st_ino
@@ -1227,13 +1227,15 @@ class Reader:
         if self.reads_local:
             self.warn(source, at, 'Local_Changes_File in the Local_Changes_File: ignored')
             return
-        path = os.path.join('/', source.beside(value.path(), value.at))     # '/': of loads()
+        # loads() has no directory: / stands for it
+        path = os.path.join('/', source.beside(value.path(), value.at))
         self.local = LocalChanges(source, value.at, path, frozenset(self.reading.values()))
         self.charge(source, at, COST_OF_NOTE)
         self.local_places.append(source.place(at))
 
     def read_local(self):
-        """Local_Changes_File.  It may be absent: it is made when something is changed."""
+        """Read Local_Changes_File, if it is there: the vendor's console makes it when something
+        is changed."""
         local = self.local
         self.reads_local = True
         self.named_by = local.named_by
@@ -1315,17 +1317,17 @@ def file_contents(path, most):
     Nothing else is read: opening a device can act on it, and a pipe can be waited for.
     """
     if path is None:
-        return file_contents_of(0, most, closefd=False)
+        return file_contents_of(0, most, is_stdin=True)
     must_be_regular(os.stat(path))                      # before it is opened
     return file_contents_of(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), most)
 
 
-def file_contents_of(fd, most, closefd=True):
+def file_contents_of(fd, most, is_stdin=False):
     """(bytes, stat result) of a descriptor that is open for reading."""
-    with open(fd, 'rb', closefd=closefd) as file:
+    with open(fd, 'rb', closefd=not is_stdin) as file:
         status = os.fstat(fd)
         limit = most
-        if closefd:
+        if not is_stdin:
             must_be_regular(status)
         if stat.S_ISREG(status.st_mode):
             limit = min(most, status.st_size)
@@ -1451,7 +1453,7 @@ ERASED = ALL_BYTES.translate(None, b'{}()[]"#\r\n\xff\xfe\xfd\xfc\xfb\xfa')
 ERASED_IN_WORDS = ERASED.replace(b' ', b'')
 PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with SLASH
 BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
-TEXT = '"', COMMENT                         # within these nothing is a token
+NOT_TOKENS = '"', COMMENT                   # what is open here is no place for tokens
 
 WINDOW, SMALL_WINDOW = 16384, 128      # bytes looked at at once, and after a stop
 LONGEST_SKIPPED = 65536            # a line longer than this is left to the tokens
@@ -1533,7 +1535,8 @@ def extent(lines):
 def shapes_of(text):
     """The shape of each line of a marked text.
 
-    A name is marked also where it is only part of a word, once it stands alone somewhere.
+    If any name of ours stands alone in the text, all of them are marked, inside longer words,
+    too; opened_at_a_closer_look makes up for that.
     """
     if has_name(text):
         for name, mark in NAME_MARKS.items():
@@ -1566,14 +1569,15 @@ def opened_after_each(lines, shapes, opened):
 
 
 def opened_at_a_closer_look(opened, line, shape):
-    """What is open after a line whose shape does not tell; None if the line does not either."""
+    """What is open after a line whose shape leaves that unclear; None if the whole line does
+    as well."""
     if SLASH in shape:
         after = opened_after_slashes(opened, line, shape)
         if after is not None:
             return after
     if has_name(line):
         return None
-    return SHAPES[opened, without_names(shape)]         # such as Binding_Group
+    return SHAPES[opened, without_names(shape)]         # a part of a word: Binding_Group
 
 
 class Shapes(dict):
@@ -1631,7 +1635,7 @@ def opened_after_slashes(opened, line, shape):
     if ANYWHERE in shape or AT_TOP in shape:
         return None
     after = SHAPES[opened, shape_with_blanks(line)]
-    if after is None and opened[-1:] not in TEXT:
+    if after is None and opened[-1:] not in NOT_TOKENS:
         after = SHAPES[opened, shape_with_blanks(without_pattern(line))]
     return after
 
@@ -1666,13 +1670,14 @@ def last_end(lines, after_each):
 
 
 def can_stop_after(line, before, opened):
-    """Is surely no item half read after this line?  Within ( ) and [ ] there are none."""
-    if opened[-1:] in TEXT:
+    """Can no item be half read after this line?  False where that is not sure.  (Within ( )
+    and [ ] there are no items.)"""
+    if opened[-1:] in NOT_TOKENS:
         return False
     if opened[-1:] in ('(', '['):
         return True
     if b'#' in line:
-        if before[-1:] in TEXT:
+        if before[-1:] in NOT_TOKENS:
             return False
         line = before_comment(line)
     line = line.rstrip(BLANK)
@@ -1741,8 +1746,8 @@ class Writer:
 class Waypoint:
     """What is looked up on the way to a file.
 
-    writers: who could write it, by its owner and mode; list_counts: somebody else could
-    if it has an access control list.
+    writers: who could write it, by its owner and mode; list_counts: an access control list,
+    if it has one, could let somebody else write it.
     """
     __slots__ = ('path', 'writers', 'list_counts')
 
@@ -1758,7 +1763,8 @@ def waypoint_of(path, status, is_last):
     if status.st_uid != 0:
         writers.append(Writer(path, 'user', status.st_uid))
     # In a sticky directory only owners can replace what is there, and only its owner can
-    # replace a link.  The last one counts as it is: something could be put into it.
+    # replace a link.  That does not count for the last directory: a new file can be put even
+    # into a sticky one.
     is_sticky = status.st_mode & stat.S_ISVTX and not is_last
     if is_sticky or stat.S_ISLNK(status.st_mode):
         return Waypoint(path, writers)
@@ -1796,7 +1802,8 @@ def unknown_way(name, why):
 
 def everything_on_the_way(path):
     """[(path, status)] of all that is looked up on the way to an absolute path, from the
-    root on: symbolic links, and where they lead.  As far as there is something.
+    root on: symbolic links, and where they lead.  It ends where nothing has the name that
+    comes next.
 
     Each path once, in the order of the last look at it: so the last one is what the path
     leads to.
@@ -1808,7 +1815,8 @@ def everything_on_the_way(path):
         parent, at = at, os.path.normpath(os.path.join(at, names.pop()))
         status = status_or_none(at)
         if status is None:
-            found[parent] = found.pop(parent)       # into which something could be put: the last
+            # it comes last now: the name that is missing could be put into it
+            found[parent] = found.pop(parent)
             break
         found.pop(at, None)
         found[at] = status
@@ -1862,7 +1870,8 @@ def writers_on(way, lists, unmapped):
         for writer in waypoint.writers:
             if writer.id in unmapped:
                 yield Writer(waypoint.path, UNKNOWN % NOT_MAPPED)
-            elif writer.kind != 'group' or not has_list:    # the list's mask shows as the group
+            # with a list, the bits of the group are its mask, and the list is told below
+            elif writer.kind != 'group' or not has_list:
                 yield writer
         if has_list:
             yield Writer(waypoint.path, lists[waypoint.path])
@@ -1960,8 +1969,8 @@ def overridden_root(security, writers_by_file):
 def gifts(security, writers_by_file, beyond):
     """Rule 3.  beyond: {option: what it gives beyond that}.
 
-    Where it is the user's own file that names the user, what root's file gives counts as
-    taken by him: he made himself the one who gets it.
+    If the user's own file names the user, what root's file gives counts as his doing, too:
+    his file chose who receives it.
     """
     for option, places in said_in_files(security):
         chosen = option if is_rewritable(writers_by_file, places[-1]) else 'user'
@@ -2329,8 +2338,8 @@ def number_written(word):
 
 
 # What is said of other texts.  They are errors already, and from here on it is only words.
-# Nothing is guessed where something is taken away: who follows a wrong guess there keeps what
-# he meant to give up.
+# Nothing is guessed for a text that takes something away: whoever followed a wrong guess would
+# keep what he meant to give up.
 
 def strange_character(at, mark):
     if mark in TAKE_AWAY:
@@ -2379,7 +2388,8 @@ def is_proper(text, number_of):
 
 
 def respelt(text, alike, likely, number_of):
-    """The text, if commas are blanks, blanks may surround signs, and +ep needs no saying.
+    """The text as it would be if commas were blanks, blanks could surround signs, and +ep were
+    the default.
 
     Names without flags are kept as those after them are.  A word that is no name is taken
     for the only one of the `likely` that is alike.
@@ -2422,7 +2432,8 @@ def bare(name):
 
 
 def nearly(written, name):
-    """Is that the name but for one slip?  In three letters it makes another word."""
+    """Is that the name but for one slip?  Not for names of three letters, where a slip makes
+    another name."""
     same = len(os.path.commonprefix([written, name]))
     wrong = written[same:]
     right = name[same:]
@@ -2471,8 +2482,8 @@ def nearly(written, name):
 #   takes_a_line()         True if descriptor 2 takes a line without blocking
 #
 # Other processes
-#   look(pid)              [(thread, its fields)] of a process; of a thread but the first
-#                          its number and name
+#   look(pid)              [(name, fields)] of the threads of a process, the first one first;
+#                          a name is 'NUMBER (COMMAND)'
 #   around()               {field: value}: root directory and namespaces of this process,
 #                          which a process to be audited should share
 #   elsewhere(fields, around)  why a process has a root directory of its own, or ''
@@ -2504,7 +2515,8 @@ IDENTITY_RIGHTS = ALL_RIGHTS - {'setpcap'}
 
 
 def make_solaris():
-    """From the file beside this one, which is as much root's program as this one is."""
+    """The platform of SunOS, from solaris_priv.py beside this file.  (Whoever could rewrite
+    that one could rewrite this one.)"""
     from importlib.util import module_from_spec, spec_from_file_location
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'solaris_priv.py')
     if not os.path.exists(path):
@@ -2650,8 +2662,8 @@ CLONE_VM, CLONE_FS, CLONE_FILES = 0x100, 0x200, 0x400                   # linux/
 CAPABILITY_VERSION_3 = 0x20080522                                       # linux/capability.h
 POLLOUT_TWICE = 0x40004         # asm/poll.h: POLLOUT in events and in revents
 IO_URING_ENTER, IORING_ENTER_REGISTERED_RING = 426, 16  # asm/unistd.h, linux/io_uring.h
-IO_RINGFD_REG_MAX = 16                                  # rings of a thread: linux/io_uring_types.h
-OTHER_CALL_NUMBERS = 'alpha', 'mips'                         # machines where 426 is another call
+IO_RINGFD_REG_MAX = 16          # rings of a thread: linux/io_uring_types.h
+OTHER_CALL_NUMBERS = 'alpha', 'mips'                    # machines where 426 is another call
 FAN_REPORT_FID_OR_DIR_FID = 0x600                                       # linux/fanotify.h
 IO_URING, FANOTIFY = 'anon_inode:[io_uring]', 'anon_inode:[fanotify]'   # names in /proc
 ACTS_ON_OTHERS = {                                                      # likewise
@@ -2667,7 +2679,7 @@ NO_DESCRIPTOR = 1 << 30         # beyond what any process may open
 BEYOND = 64                     # the number of no capability anywhere
 
 CAPABILITY_FOR = {'user': CAP_SETUID, 'group': CAP_SETGID, 'groups': CAP_SETGID,
-          'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
+                  'chroot': CAP_SYS_CHROOT, 'setpcap': CAP_SETPCAP}
 
 
 class LinuxCalls:
@@ -3061,7 +3073,7 @@ def error_of(call, *args):
 
 
 def contents(path, directory=None):
-    """The text of a small file, without the line's end."""
+    """The text of a small file, without blanks around it."""
     descriptor = posix.open(path, os.O_RDONLY, dir_fd=directory)
     pieces = []
     try:
@@ -3180,43 +3192,43 @@ def status_lines(tasks, number):
 def surroundings_of(directory, where):
     """Root directory, current directory and namespaces, as far as they can be seen.
 
-    They need the right to trace the process: without it, nothing.
+    Seeing them takes the right to trace the process; without that right the result is empty.
     """
-    found = {}
+    result = {}
     try:
         for name, link in ('user_ns', 'ns/user'), ('mnt_ns', 'ns/mnt'):
             try:
-                found[name] = device_and_inode(where + link, dir_fd=directory)
+                result[name] = device_and_inode(where + link, dir_fd=directory)
             except FileNotFoundError:
                 pass                                # this kernel has no such namespaces
-        found['root'] = device_and_inode(where + 'root', dir_fd=directory)
+        result['root'] = device_and_inode(where + 'root', dir_fd=directory)
         root = posix.readlink((where + 'root').encode(), dir_fd=directory)
-        found['root_path'] = root.decode('utf-8', 'backslashreplace')
-        outside = is_outside(root, found['root'], where + 'cwd', directory)
-        found['cwd_outside'] = int(outside)
+        result['root_path'] = root.decode('utf-8', 'backslashreplace')
+        outside = is_outside(root, result['root'], where + 'cwd', directory)
+        result['cwd_outside'] = int(outside)
     except PermissionError:
         # A process that has ended gives this error as well; then this raises FileNotFoundError.
         posix.stat(where + 'status', dir_fd=directory)
-    return found
+    return result
 
 
 def descriptors_of(tasks, number):
     """{'fanotify': those that open files, 'io_urings': ...}, as far as there are any."""
-    found = {}
+    result = {}
     try:
         directory = posix.open('%d/fd' % number, os.O_RDONLY | O_DIRECTORY, dir_fd=tasks)
     except OSError:
-        return found                                # not for this user to see, or it has ended
+        return result                                # not for this user to see, or it has ended
     try:
         for name in posix.listdir(directory):
             path = link_or_none(name, directory)
             if path == IO_URING:
-                found.setdefault('io_urings', []).append(int(name))
+                result.setdefault('io_urings', []).append(int(name))
             elif path == FANOTIFY and opens_files('%d/fdinfo/%s' % (number, name), tasks):
-                found.setdefault('fanotify', []).append(int(name))
+                result.setdefault('fanotify', []).append(int(name))
     finally:
         posix.close(directory)
-    return {kind: tuple(sorted(numbers)) for kind, numbers in found.items()}
+    return {kind: tuple(sorted(numbers)) for kind, numbers in result.items()}
 
 
 def link_or_none(name, directory=None):
@@ -3263,8 +3275,9 @@ def is_outside(root, identity, cwd, directory):
 
 # ---------------------------------------------------------------- Security -> Target
 #
-# The only chapter that asks the name service.  It may hang, and it may leave a thread or
-# a descriptor behind: so all is asked here, before this process is looked at.
+# The only chapter that asks the name service for a drop.  (`status`, and printing a State,
+# ask it for names.)  The name service may hang, and it may leave a thread or a descriptor
+# behind: so all of it is asked here, before this process is looked at.
 
 DEFAULT_USER = 'ecuser'                             # the documented default
 NO_USER = 'no user is named, and the default, %s, has no account: name one' % DEFAULT_USER
@@ -3276,8 +3289,8 @@ class Account:
     groups      all that initgroups(3) would give, the primary one included; empty where
                 they are not needed: see Names.account
     own_group   is the primary group the user's alone: of the same name, without other
-                members, as far as the name service lists them?  False where it could write
-                no file
+                members, as far as the name service lists them?  False, without asking,
+                where no file can be written by that group
     """
     __slots__ = 'name', 'uid', 'gid', 'home', 'shell', 'groups', 'own_group'
 
@@ -3300,14 +3313,14 @@ class Target:
                 None if there is none
     groups      sorted; None: none are named
     sets        {'permitted': set, ...}; None: the option is absent
-    writers     {(kind, id): name} of those who could rewrite a file, for messages
+    writer_names {(kind, id): name} of those who could rewrite a file, for messages
     """
     __slots__ = ('platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets',
-                 'writers')
+                 'writer_names')
 
-    def __init__(self, platform, uid, gid, account, default, groups, sets, writers):
+    def __init__(self, platform, uid, gid, account, default, groups, sets, writer_names):
         self.platform = platform
-        self.writers = writers
+        self.writer_names = writer_names
         self.uid = uid
         self.gid = gid
         self.account = account
@@ -3514,10 +3527,9 @@ class Names:
 
 def all_groups_of(entry):
     """The groups that initgroups(3) would give, the primary group included."""
-    try:
+    if hasattr(os, 'getgrouplist'):                 # Solaris 10, for one, has none
         return frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
-    except AttributeError:                          # Solaris 10, for one, has no getgrouplist
-        from grp import getgrall
+    from grp import getgrall
     member_of = {group.gr_gid for group in getgrall() if entry.pw_name in group.gr_mem}
     return frozenset(member_of | {entry.pw_gid})
 
@@ -3595,7 +3607,8 @@ def keeps_everything(target, goal):
 # --------------------------------------------------------------------- the process
 #
 # This process, looked at once: in a drop with signals blocked, after all names are known.
-# Here and in the steps nothing of os is called, for gevent and its like may be there.
+# Here and in the steps no system call is made through os: gevent and its like replace its
+# functions.
 
 class Process:
     """This process before the drop.  Owns every descriptor that the drop needs, until
@@ -3925,7 +3938,7 @@ def jail_unsafe(case):
 
 
 def rewritable_by_strangers(case):
-    yield from strangers(case.writers_by_file, case.allowed_writers(), case.target.writers)
+    yield from strangers(case.writers_by_file, case.allowed_writers(), case.target.writer_names)
 
 
 def overrides_root(case):
@@ -3953,7 +3966,8 @@ CHECKS = (
 
 # ------------------------------------------------------- what is allowed, yet worth a line
 #
-# A warning yields (the option that it is about, a sentence).
+# A warning yields (the option that it is about, a sentence); one of the platform's own yields
+# the sentence alone.
 
 def groups_not_granted(case):
     if case.target.groups is not None or 'groups' not in case.rights:
@@ -3967,7 +3981,8 @@ def groups_not_granted(case):
 
 
 def groups_given_up(case):
-    """They come from a login shell, most often."""
+    """Of groups that this process loses without a word in the stanza: those of a login shell,
+    most often."""
     if case.target.groups is not None or 'groups' not in case.rights:
         return
     lost = case.found.beside_primary() - {case.goal.gid[0]}
@@ -3977,7 +3992,8 @@ def groups_given_up(case):
 
 
 def groups_stay(case):
-    """Who names the groups is refused instead: groups_out_of_reach."""
+    """Of groups that cannot be changed, and that nobody asked to change.  (Where
+    supplemental_groups names others, groups_out_of_reach refuses.)"""
     if case.target.groups is None and case.goal.beside_primary():
         yield 'user', 'the supplementary groups stay as they are, %s: %s' % (
             shown(case.goal.groups), case.why_not('groups'))
@@ -4167,7 +4183,7 @@ class Linux(LinuxCalls):
 
     def why_not(self, right, found):
         needed = CAPABILITY_FOR[right]
-        if found.permitted & needed:
+        if found.permitted & needed:                # only may_set_groups takes it away then
             return ('setgroups(2) is denied: /proc/self/setgroups says deny, as in a user '
                     'namespace that an ordinary user made')
         return "%s is not in this process's permitted set; %s" % (
@@ -4236,8 +4252,8 @@ class Linux(LinuxCalls):
                             audit.pid, audit.pid))
         return ''
 
-    # The steps.  Each makes up for a difference between `found` and `goal`.  (For root that
-    # keeps everything there is none but in the ids, and in effective: see sets_capabilities.)
+    # The steps.  Each makes up for a difference between `found` and `goal`.  (Root that keeps
+    # everything differs in its ids, and perhaps in effective: see sets_capabilities.)
     #
     # What the kernel does when setresuid(2) changes the user, capabilities(7), and what is
     # therefore done around it:
@@ -4274,8 +4290,8 @@ class Linux(LinuxCalls):
         trimmed = found.bounding - goal.bounding
         if trimmed:                                 # while cap_setpcap is effective
             yield self.each_row('PR_CAPBSET_DROP', trimmed, PR_CAPBSET_DROP)
-        # This cannot undo PR_SET_KEEPCAPS: bits are added for a goal of uid 0 only, and keepcaps is
-        # switched on for other goals only.
+        # This cannot undo PR_SET_KEEPCAPS: bits are added for a goal of uid 0 only, and
+        # keepcaps is switched on for other goals only.
         if goal.securebits & ~found.securebits:
             yield self.prctl_row('PR_SET_SECUREBITS, %#x' % goal.securebits,
                                  PR_SET_SECUREBITS, goal.securebits)
@@ -4377,11 +4393,11 @@ def capabilities_to_raise(case):
 
 
 def is_another(wanted, has, case):
-    """Is this, or may it be, none of the ids that the process has?"""
+    """Might this be an id that the process does not have yet?"""
     real_effective_saved = has[:3]
     if wanted not in real_effective_saved:
         return True
-    return wanted in case.unmapped_owners           # one that shows like it
+    return wanted in case.unmapped_owners           # one that is not mapped shows as this
 
 
 def sets_capabilities(case):
@@ -4416,7 +4432,8 @@ def inheritable_early(case):
 
 
 def ambient_to_lower(case):
-    """The surplus that neither the change of ids nor the last set takes away."""
+    """The ambient capabilities that are not asked for and would stay: neither the change of
+    ids nor the last set takes them away."""
     if ids_clear_capabilities(case):
         return NO_CAPABILITIES
     stays = case.goal.permitted & case.goal.inheritable
@@ -4837,15 +4854,16 @@ def bounding_set_stays(case):
 
 
 def descriptors_unseen(case):
-    """Not refused: a process without /proc has to be able to drop, and few hold either."""
+    """Not refused: a process without /proc has to be able to drop, and few processes hold an
+    io_uring or a fanotify group."""
     error = case.process.unseen
     if error is not None:
-        yield ('descriptors cannot be looked at, so that neither an io_uring nor a fanotify group '
-               'would be seen: %s' % because(error))
+        yield ('descriptors cannot be looked at, so that neither an io_uring nor a fanotify '
+               'group would be seen: %s' % because(error))
 
 
 def descriptor_that_acts_on_others(case):
-    """What it is for may be just this; so it is not refused."""
+    """Not refused: to act on others may be just what the descriptor is kept for."""
     for number, path in descriptors_that_matter(case):
         if path in ACTS_ON_OTHERS:
             yield 'descriptor %d is %s with the rights of now: close it if it is left over' % (
@@ -4907,7 +4925,8 @@ def rows_of_drop(case):
             yield 'fchdir(descriptor of the root to be)', case.process.enter_jail
             yield platform.change_root()
         yield 'chdir("/")', posix.chdir, '/'
-        yield 'stat("/"), stat("."): device and inode %d %d' % goal.root, be_at_root, goal.root
+        yield ('stat("/"), stat("."): device and inode %d %d' % goal.root, must_be_at_root,
+               goal.root)
     yield platform.set_gid(goal.gid[0])
     yield platform.set_uid(goal.uid[0])
     yield from platform.after(case)
@@ -4941,7 +4960,7 @@ def rows_to_regain(case):
         yield NOT_PERMITTED, row
 
 
-def be_at_root(identity):
+def must_be_at_root(identity):
     for path in '/', '.':
         if device_and_inode(path) != identity:
             raise untrue('not the directory that was opened', path)
@@ -5105,8 +5124,8 @@ def must_be(asked, kinds, verb):
 #   11  descriptors are closed
 #   12  mask and collector are restored
 #
-# What raises before 6 has changed nothing (but that nobody shares descriptors and
-# directories any more), and restores mask and collector.
+# What fails before 6 has changed nothing, except that descriptors and directories are no
+# longer shared; mask and collector are restored.
 #
 # From 7 on any call that fails ends the process with 125.  Nothing is imported or asked of
 # the name service, and nothing of the caller's runs but Python's own tracers and audit hooks.
@@ -5234,7 +5253,7 @@ def drop_in_silence(silence, request, target, command, quiet):
                         request.no_new_privs, command)
         steps, attempts = or_refuse(steps_and_attempts, case)
         or_refuse(refuse, case, steps, attempts, request)
-        warnings = or_refuse(told_warnings, case, quiet)
+        warnings = or_refuse(write_warnings, case, quiet)
         state = State(case.goal.fields(), warnings)
         if command is not None:
             command.set_user(case)
@@ -5282,8 +5301,8 @@ def refuse(case, steps, attempts, request):
         raise refused(refusals, RESTART if last_drop else '')
 
 
-def told_warnings(case, quiet):
-    """The texts of the warnings, which are written unless `quiet`."""
+def write_warnings(case, quiet):
+    """Write the warnings, unless `quiet`; returns their texts."""
     warnings = texts_of_warnings(warnings_of(case))
     if not quiet:
         for text in warnings:
@@ -5452,7 +5471,8 @@ def caught_signals():
 
 
 def handlers_are_blocked():
-    """SIGKILL and SIGSTOP never are."""
+    """Is every signal blocked for which Python runs a function?  (SIGKILL and SIGSTOP cannot
+    be blocked, and have none.)"""
     return caught_signals() <= set(present_mask())
 
 
@@ -5521,9 +5541,9 @@ CODECS_USED = 'ascii', 'latin-1', 'utf-8', 'utf-8-sig', 'utf-16', 'idna', 'punyc
 
 def preload():
     load_modules(NEEDED_IN_A_JAIL)
-    for loaded, halves in LOADED_WHEN_USED.items():      # one may bring another, further down
-        if loaded in sys.modules:
-            load_modules(halves)
+    for loaded, parts in LOADED_WHEN_USED.items():
+        if loaded in sys.modules:                   # or loaded by a part of one before it
+            load_modules(parts)
     for name in CODECS_USED:
         load_codec(name)
     time.tzset()
@@ -5619,38 +5639,38 @@ class Command:
     def run(self, state, jail):
         """Execute the command, or write one line and end with 126 or 127."""
         try:
-            why = self.execute()
+            number = self.execute()
         except MemoryError:
-            why = errno.ENOMEM
+            number = errno.ENOMEM
         except BaseException:
-            why = errno.EINVAL
-        status = 127 if why == errno.ENOENT else 126
+            number = errno.EINVAL
+        status = 127 if number == errno.ENOENT else 126
         try:
-            end_process(self.failure(why, state, jail), status)
+            end_process(self.failure(number, state, jail), status)
         finally:
             posix._exit(status)
 
     def execute(self):
-        """Why none of the paths could be executed, as execvp(3) tells it."""
-        why = errno.ENOENT
+        """The errno that stands for all failures, as execvp(3) chooses it."""
+        number = errno.ENOENT
         for path in self.paths:
             try:
                 posix.execve(path, self.argv, self.env)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ENOTDIR):
                     continue
-                why = error.errno
-                if why != errno.EACCES:
+                number = error.errno
+                if number != errno.EACCES:
                     break
-        return why
+        return number
 
-    def failure(self, why, state, jail):
-        text = '%s: %s' % (printable(os.fsdecode(self.argv[0])), os.strerror(why))
-        if why == errno.ENOENT and any(map(exists, self.paths)):
+    def failure(self, number, state, jail):
+        text = '%s: %s' % (printable(os.fsdecode(self.argv[0])), os.strerror(number))
+        if number == errno.ENOENT and any(map(exists, self.paths)):
             text += ': the file is there; its interpreter or loader is missing'
-        if why == errno.EAGAIN:
+        if number == errno.EAGAIN:
             text += ': RLIMIT_NPROC: user %d runs as many processes as it may' % state.uid[0]
-        if why == errno.EACCES:
+        if number == errno.EACCES:
             directory = 'its directory' if b'/' in self.argv[0] else 'a directory of PATH'
             text += ': user %d may not execute it, or enter %s' % (state.uid[0], directory)
         if jail is not None:
@@ -5954,7 +5974,7 @@ class Comparison:
         want = self.wanted.get(name)
         if want is None or want == fields[name]:
             return True
-        # that the root directory is another one is told of `root`
+        # a wrong root directory is told once, as `root`
         return name == 'root_path' and fields['root'] != self.wanted['root']
 
     def mark(self, name, has):
@@ -5963,7 +5983,7 @@ class Comparison:
         # a flag that is not as wanted allows more (a CapSet is an int, too)
         if type(want) is int:
             return 'more'
-        if name in self.places:                     # it is that one or another
+        if name in self.places:                     # the right one or not: there is no less
             return 'more and less'
         if isinstance(has, tuple):
             holds, asked = set(has), set(want)
@@ -6110,17 +6130,17 @@ class Arguments:
     @property
     def overrides(self):
         """{option of the stanza: (its value, the option of the command line)}"""
-        found = {}
+        result = {}
         for name, option in OVERRIDES.items():
             if name not in self.values:
                 continue
             value = self.values[name]
             if option == 'supplemental_groups':
                 value = split_groups(value)
-            found[option] = value, name
+            result[option] = value, name
         if self.has('--init-groups'):
-            found['init_groups'] = True, '--init-groups'
-        return found
+            result['init_groups'] = True, '--init-groups'
+        return result
 
     @property
     def no_new_privs(self):
@@ -6352,32 +6372,32 @@ def dict_of_place(place):
 
 def provenance(security):
     """Each option's value and the places that it comes from, for JSON."""
-    found = {}
+    result = {}
     for option, places in security.where.items():
         *earlier, last = places
-        found[option] = {'value': getattr(security, option), 'from': dict_of_place(last),
+        result[option] = {'value': getattr(security, option), 'from': dict_of_place(last),
                          'overrode': [dict_of_place(place) for place in earlier]}
-    return found
+    return result
 
 
 # plan, exec
 
 def plan_verb(arguments):
-    found = plan(configured(arguments), arguments.has('--exec'), arguments.no_new_privs)
-    data = {'options': provenance(found.security),
-            'exec': found.exec,
-            'steps': list(found.steps),
-            'must_fail': list(found.attempts),
-            'ends_as': found.goal.as_dict() if found.goal is not None else None,
-            'refusals': list(found.refusals),
-            'warnings': list(found.warnings)}
+    planned = plan(configured(arguments), arguments.has('--exec'), arguments.no_new_privs)
+    data = {'options': provenance(planned.security),
+            'exec': planned.exec,
+            'steps': list(planned.steps),
+            'must_fail': list(planned.attempts),
+            'ends_as': planned.goal.as_dict() if planned.goal is not None else None,
+            'refusals': list(planned.refusals),
+            'warnings': list(planned.warnings)}
     messages = []
     if not arguments.has('--json'):
         if not arguments.has('-q'):
-            messages += ['warning: ' + text for text in found.warnings]
-        messages += ['refused: ' + text for text in found.refusals]
-    status = 125 if found.refusals else 0
-    return Answer(status, data, [found], messages)
+            messages += ['warning: ' + text for text in planned.warnings]
+        messages += ['refused: ' + text for text in planned.refusals]
+    status = 125 if planned.refusals else 0
+    return Answer(status, data, [planned], messages)
 
 
 def exec_verb(arguments):
@@ -6395,12 +6415,12 @@ def status_verb(arguments):
     if len(words) > 1 or arguments.overrides:
         raise Usage('status takes one PID, or nothing')
     first, others = look(pid_of(words[0]) if words else None)
-    notes = list(or_refuse(list, unusual(first, others)))
-    found = State(first)
-    lines = [found]
+    notes = or_refuse(list, unusual(first, others))     # its system calls are made by list
+    held = State(first)
+    lines = [held]
     if not arguments.has('-q'):
         lines += ['note: ' + text for text in notes]
-    return Answer(0, dict(found.as_dict(), notes=notes), lines)
+    return Answer(0, dict(held.as_dict(), notes=notes), lines)
 
 
 def pid_of(word):
@@ -6435,8 +6455,8 @@ def audit_verb(arguments):
 def answer_of_audits(arguments, security, audits, ended):
     """ended: sentences about the processes that could not be audited any more."""
     allows_less = arguments.has('--at-most')
-    that_count = [each.more() if allows_less else each for each in audits]
-    status = 1 if any(that_count) else 0
+    counted = [each.more() if allows_less else each for each in audits]
+    status = 1 if any(counted) else 0
     several = len(audits) + len(ended) > 1
     lines, messages = [], list(ended)
     for each in audits:
@@ -6448,7 +6468,7 @@ def answer_of_audits(arguments, security, audits, ended):
             messages += messages_of_audit(each)
     data = [each.as_dict() for each in audits]
     if not several and '--cgroup' not in arguments.values:
-        data, = data                                # of one that was named: no list
+        data = data[0]                              # one process was named: no list
     return Answer(status, data, lines, messages)
 
 
@@ -6469,7 +6489,8 @@ MOST_LISTINGS = 200             # of a control group whose processes start other
 
 
 def pids_of_cgroup(directory):
-    """The processes of a control group, and those that are started while they are audited."""
+    """The processes of a control group, and those that are started while they are audited.
+    (One that gets the number of one that was audited and has ended is not seen.)"""
     new = pids_in_cgroup(directory)
     if not new:
         raise RefusedError('%s: no process is in this control group, or there is none'
@@ -6488,7 +6509,7 @@ def pids_of_cgroup(directory):
 def pids_in_cgroup(directory):
     """Those of it, and of the groups below it, now.  cgroups(7)"""
     pids = set()
-    for path, _, files in os.walk(directory, onerror=raise_if_there):
+    for path, _, files in os.walk(directory, onerror=raise_unless_gone):
         if 'cgroup.procs' in files:
             pids.update(pids_listed_in(os.path.join(path, 'cgroup.procs'), path == directory))
     if 0 in pids:
@@ -6507,11 +6528,11 @@ def pids_listed_in(path, is_asked_for):
                                'one is a part of (threaded)' % printable(path)) from None
         if error.errno == errno.EOPNOTSUPP:         # a threaded one: the group above lists them
             return []
-        raise_if_there(error)
+        raise_unless_gone(error)
         return []
 
 
-def raise_if_there(error):
+def raise_unless_gone(error):
     """A group may go while it is looked at; one that may not be looked into is not clean."""
     if error.errno not in (errno.ENOENT, errno.ENODEV):
         raise error

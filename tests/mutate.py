@@ -66,10 +66,10 @@ SLOW = 'test_faults.py', 'test_surroundings.py', 'test_later.py', 'test_vendorin
 # The first to try, by the name of what is changed.
 FIRST = [
     ('test_faults.py', 'verify must_fail carry_out read capability_sets asked_bit_by_bit strange_answer filesystem_id '
-     'capabilities_of_kernel close_verified be_at_root compare threads'),
+     'capabilities_of_kernel close_verified must_be_at_root compare threads'),
     ('test_capability_text.py', 'clause change flags names name read_capabilities strange_character'),
     ('test_audit.py', 'audit_process refuse_unseen asked_of_another what_is_unseen places_to_expect wanted_fields '
-     'audit_verb answer_of_audits pids_to_audit pids_of_cgroup pids_in_cgroup pids_listed_in raise_if_there look '
+     'audit_verb answer_of_audits pids_to_audit pids_of_cgroup pids_in_cgroup pids_listed_in raise_unless_gone look '
      'look_or_refuse every_task is_complete opens_files descriptors_of mark as_wanted differences'),
     ('test_cli.py', 'take main run run_verb exec_verb status_verb plan_verb check_verb hint pid_of file_of'),
     ('test_surroundings.py', 'present_mask set_mask raise_if_of_a_handler restore end_process'),
