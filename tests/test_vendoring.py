@@ -297,3 +297,11 @@ def test_the_source_needs_no_library_but_the_standard_one():
 
 def test_it_says_its_licence():
     assert 'SPDX-License-Identifier: MIT' in source()[:200]
+
+
+def test_on_sunos_the_file_that_is_missing_is_named(tmp_path):
+    shutil.copy(SCRIPT, str(tmp_path / 'capdrop.py'))
+    program = ('import sys; sys.platform = "sunos5"; sys.path.insert(0, %r); import capdrop; '
+               'sys.exit(capdrop.main(["check", "--user", "1111", "--group", "4321"]))' % str(tmp_path))
+    done = run_command([sys.executable, '-I', '-c', program])
+    assert (done.returncode, done.stderr) == (125, 'capdrop: on SunOS solaris_priv.py is needed beside capdrop.py\n')
