@@ -71,6 +71,7 @@ FIRST = [
     ('test_audit.py', 'audit_process refuse_unseen asked_of_another what_is_unseen places_to_expect wanted_fields '
      'audit_verb answer_of_audits pids_to_audit pids_of_cgroup pids_in_cgroup pids_listed_in raise_unless_gone look '
      'look_or_refuse every_task is_complete opens_files descriptors_of mark as_wanted differences'),
+    ('test_vendoring.py', 'make_solaris this_platform'),
     ('test_cli.py', 'take main run run_verb exec_verb status_verb plan_verb check_verb hint pid_of file_of'),
     ('test_surroundings.py', 'present_mask set_mask raise_if_of_a_handler restore end_process'),
 ]
