@@ -4651,8 +4651,7 @@ def is_memory_of_another(number, path):
     _, _, owner = directory.rpartition('/')
     if name != 'mem' or not owner.isdigit():
         return False
-    own = link_or_none('/proc/self')
-    is_own = own is not None and path.startswith('/proc/%s/' % own)
+    is_own = path.startswith('/proc/%s/' % link_or_none('/proc/self'))
     return not is_own and is_of_no_device(number)
 
 

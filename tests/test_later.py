@@ -206,6 +206,15 @@ def test_in_a_jail_a_command_with_file_capabilities_is_a_warning(programs, jail)
     assert 'file capabilities' not in done.stderr       # it is to have none
 
 
+def test_in_a_jail_what_has_the_name_of_the_command_outside_does_not_matter(programs, jail):
+    outside = programs + '/capable'
+    inside = str(jail) + outside
+    os.makedirs(os.path.dirname(inside))
+    shutil.copy(programs + '/plain', inside)
+    out, status, errors = launched(lambda: None, capdrop.Security(chroot=str(jail), **KEEPS), [outside, '/dev/null'])
+    assert (status, errors) in ((0, ''), (1, errors)) and 'file capabilities' not in errors
+
+
 def test_a_command_that_is_no_file_is_no_reason_for_another_answer(programs):
     for path, status in (programs, 126), (programs + '/nothing', 127), ('/dev/null', 126):
         assert launched(lambda: None, capdrop.Security(**KEEPS), [path])[1] == status
