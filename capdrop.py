@@ -4946,7 +4946,7 @@ def rows_to_regain(case):
     """
     platform, found, goal = case.platform, case.found, case.goal
     kept = platform.rights(goal, case.process.may_set_groups)
-    if 'user' not in kept and 0 not in goal.uid:     # on SunOS uid 0 has it by its id
+    if 'user' not in kept and 0 not in goal.uid:    # SunOS may still give uid 0 any user
         for uid in sorted(set(found.uid) - set(goal.uid)):
             yield NOT_OR_NOT_MAPPED, platform.set_uid(uid)
     if 'group' not in kept:

@@ -1169,15 +1169,6 @@ def test_the_saved_group_is_a_way_back_and_the_drop_closes_it(libc):
     assert on_sunos(libc, work, 'user') == [0, [0, 0, 0], [5, 5, 5], -1]
 
 
-def test_uid_0_may_become_any_user_by_its_id_and_is_not_tried(libc):
-    """setreuid(2) asks for no privilege there: the attempt would succeed."""
-    def work(m):
-        m.ids(0, 0, 1000)
-        result = attempt(m, security('basic', 0), False)
-        return result.outcome, result.held and result.held['ids'][:3]
-    assert on_sunos(libc, work, 'global root') == ('done', [0, 0, 0])
-
-
 def test_exec_of_a_setuid_file_of_another_than_root_ends_awareness(libc):
     def work(m):
         m.ids(1000, 0, 0)
