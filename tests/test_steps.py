@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conftest import (
-    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SYS_CHROOT, c, capset, in_child, libc,
+    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SYS_CHROOT, Ended, c, capset, in_child, libc,
     need, need_root, need_user_namespaces, no_proc, prctl, set_groups, two_threads, unshare_blocked, user_namespace)
 import capdrop
 
@@ -396,3 +396,21 @@ def test_a_second_drop_in_a_jail_without_proc_is_the_first_one_also_where_unshar
         unshare_blocked()
         return capdrop.drop(security) == capdrop.drop(security)
     assert in_child(child)
+
+
+# ---------------------------------------------------------------------------- what is read back
+
+def test_a_field_that_cannot_be_read_back_ends_the_process():
+    need_root()
+
+    def child():
+        genuine, readings = capdrop.Process.read, []
+
+        def read(process):
+            readings.append(genuine(process))
+            return readings[0] if len(readings) == 1 else capdrop.changed(readings[-1], keepcaps=None)
+        capdrop.Process.read = read
+        capdrop.drop(capdrop.Security(**AS_1111))
+    with pytest.raises(Ended) as e:
+        in_child(child)
+    assert e.value.args[0] == 125 and 'reading back: not every field could be read' in e.value.args[1]
