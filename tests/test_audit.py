@@ -349,6 +349,17 @@ def test_a_control_group_that_goes_while_it_is_listed_has_no_processes(tmp_path,
         capdrop.pids_in_cgroup(str(tmp_path / 'threaded'))
 
 
+def test_a_control_group_without_a_process_that_can_be_audited_gets_no_answer(tmp_path):
+    need_root()
+    with running() as ended:
+        pass
+    for text, words in ('%d\n' % ended, 'no process of the control group could be audited'), (
+            '1\n0\n', 'holds processes that this PID namespace does not show'):
+        (tmp_path / 'cgroup.procs').write_text(text)
+        status, message = no_answer('--cgroup', str(tmp_path), *OPTIONS)
+        assert status == 125 and words in message
+
+
 def test_less_than_asked_is_no_fault_where_that_is_the_question():
     need_root()
     with running(bounding(0), ids(), no_new_privs) as less, running(bounding(0), ids(groups=[4]), no_new_privs) as both:

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from conftest import (
-    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SYS_CHROOT, Ended, c, capset, in_child, libc,
-    need, need_root, need_user_namespaces, no_proc, prctl, set_groups, two_threads, unshare_blocked, user_namespace)
+    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SCRIPT, SYS_CHROOT, Ended, c, capset, in_child, libc,
+    need, need_root, need_user_namespaces, no_proc, prctl, run_command, set_groups, two_threads, unshare_blocked, user_namespace)
 import capdrop
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
@@ -414,3 +414,66 @@ def test_a_field_that_cannot_be_read_back_ends_the_process():
     with pytest.raises(Ended) as e:
         in_child(child)
     assert e.value.args[0] == 125 and 'reading back: not every field could be read' in e.value.args[1]
+
+
+# ---------------------------------------------------------------------------- calls that lie or are missing
+
+def refusal_of(prepare, **options):
+    """What plan raises in a child."""
+    def child():
+        prepare(capdrop.this_platform())
+        try:
+            return capdrop.plan(capdrop.Security(**dict(AS_1111, **options))).refusals
+        except capdrop.RefusedError as e:
+            return str(e)
+    return in_child(child)
+
+
+def answers(name, answer):
+    """A function that puts this in the place of a method of the platform."""
+    return lambda platform: setattr(platform, name, lambda *_: answer)
+
+
+@pytest.mark.parametrize('prepare, message', [
+    (answers('capget', 0), 'capget: did not fill its buffer'),
+    (answers('bounding_set', None), 'this kernel has no bounding, which capdrop needs'),
+    (answers('flag', -1), 'this kernel has no securebits, which capdrop needs'),
+    (answers('raw_prctl', 0), 'prctl: does not answer as the kernel does (%s)'),
+    (answers('raw_prctl', 7), 'prctl: does not answer as the kernel does (%s)'),
+    (answers('get_errno', errno.EPERM), 'prctl: does not answer as the kernel does (%s)' % os.strerror(errno.EPERM)),
+], ids=['capget', 'bounding set', 'securebits', 'all is there', 'neither yes nor no', 'another errno'])
+def test_a_process_that_cannot_be_looked_at_is_refused_by_the_call(prepare, message):
+    found = refusal_of(prepare)
+    assert found == message if '%s' not in message else found.startswith(message.partition('%s')[0])
+
+
+def test_a_mask_that_cannot_be_read_is_refused():
+    needs_filters()
+
+    def child():
+        blocked('rt_sigprocmask')()
+        try:                                        # a name service may end the process for that
+            capdrop.present_mask()
+        except capdrop.RefusedError as e:
+            return str(e)
+    assert in_child(child) == 'sigprocmask: ' + os.strerror(errno.EPERM)
+
+
+def test_a_function_that_the_system_lacks_is_named():
+    with pytest.raises(OSError) as e:
+        capdrop.Library(None).raw('capdrop_has_no_such_function', None)
+    assert (e.value.errno, e.value.filename) == (errno.ENOSYS, 'capdrop_has_no_such_function')
+
+
+def test_a_python_without_ctypes_is_told_what_it_lacks():
+    program = ('import sys; sys.modules["ctypes"] = None; sys.path.insert(0, %r); import capdrop; '
+               'sys.exit(capdrop.main(["plan", "--user", "1111", "--group", "4321"]))' % os.path.dirname(SCRIPT))
+    done = run_command([sys.executable, '-I', '-c', program])
+    assert done.returncode == 125 and done.stderr.startswith('capdrop: this Python cannot call the C library: ')
+    assert 'install libpython3-stdlib' in done.stderr
+
+
+def test_a_state_is_never_changed():
+    state = capdrop.state()
+    with pytest.raises(AttributeError, match='a State is never changed'):
+        state.uid = (0,)
