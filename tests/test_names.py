@@ -1,6 +1,7 @@
 """The name service, which may hang, and leave a thread or a descriptor behind: one of the tests' own, in C."""
 import gc
 import os
+import pwd
 import shutil
 import signal
 import sys
@@ -253,3 +254,9 @@ def test_without_getgrouplist_the_groups_of_an_account_are_found_as_well():
                'print(capdrop.plan(capdrop.Security(user="www-data")).warnings)' % os.path.dirname(capdrop.__file__))
     done = run_command([sys.executable, '-I', '-c', program])
     assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_a_primary_group_without_an_entry_is_nobodys_own():
+    names = capdrop.Names(capdrop.Security(), capdrop.this_platform(), capdrop.raise_error)
+    entry = pwd.struct_passwd(('someone', 'x', 4200000001, 4200000001, '', '/', '/bin/sh'))
+    assert names.has_own_group(entry) is False

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conftest import (
-    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SCRIPT, SYS_CHROOT, Ended, c, capset, in_child, libc,
+    AS_1111, CHOWN, CLONE_NEWUSER, HELD, RAW, SETGID, SETPCAP, SETUID, SCRIPT, SYS_CHROOT, Ended, c, capset, configuration, in_child, libc,
     need, need_root, need_user_namespaces, no_proc, prctl, run_command, set_groups, two_threads, unshare_blocked, user_namespace)
 import capdrop
 
@@ -477,3 +477,94 @@ def test_a_state_is_never_changed():
     state = capdrop.state()
     with pytest.raises(AttributeError, match='a State is never changed'):
         state.uid = (0,)
+
+
+def test_an_id_among_the_last_ones_is_no_error_of_a_call():
+    """On 32 bits setfsuid(2) of glibc answers with -errno."""
+    filesystem_id = capdrop.this_platform().filesystem_id
+    assert filesystem_id('setfsuid', 4294967290, (0, 4294967290, 0), '\nUid:', None) == 4294967290
+    with pytest.raises(OSError, match='is blocked'):
+        filesystem_id('setfsuid', 4294967290, (0, 0, 0), '\nUid:', None)
+
+
+def test_an_unshare_that_fails_for_another_reason_than_a_filter_is_an_error(monkeypatch):
+    platform = capdrop.this_platform()
+    monkeypatch.setattr(platform, 'raw_unshare', lambda flags: -1)
+    for number in errno.EPERM, errno.ENOSYS:
+        monkeypatch.setattr(platform, 'get_errno', lambda: number)
+        platform.unshare()
+    monkeypatch.setattr(platform, 'get_errno', lambda: errno.ENOMEM)
+    with pytest.raises(OSError) as e:
+        platform.unshare()
+    assert e.value.filename == 'unshare'
+
+
+@pytest.mark.parametrize('error, filtered, may', [(None, False, True), (errno.EINVAL, False, True), (errno.EPERM, False, False),
+                                                 (errno.EPERM, True, True)])
+def test_without_proc_a_trial_tells_whether_setgroups_is_denied(error, filtered, may, monkeypatch):
+    def contents(path):
+        raise OSError(errno.ENOENT, 'No such file or directory', path)
+    platform = capdrop.this_platform()
+    result = error and OSError(error, os.strerror(error))
+    monkeypatch.setattr(capdrop, 'contents', contents)
+    monkeypatch.setattr(platform, 'tried', lambda *_: [(None, result)])
+    monkeypatch.setattr(platform, 'may_be_filtered', lambda: filtered)
+    assert platform.may_set_groups(capdrop.changed(capdrop.state(), threads=1)) is may
+
+
+def test_an_access_list_that_cannot_be_read_is_an_error(monkeypatch, tmp_path):
+    platform = capdrop.this_platform()
+    (tmp_path / 'file').write_text('')
+    (tmp_path / 'file').chmod(0o664)
+    monkeypatch.setattr(platform, 'raw_getxattr', lambda *_: -1)
+    monkeypatch.setattr(platform, 'get_errno', lambda: errno.ENODATA)
+    assert platform.has_access_list(str(tmp_path / 'file')) is False
+    monkeypatch.setattr(platform, 'get_errno', lambda: errno.EIO)
+    with pytest.raises(OSError) as e:
+        platform.has_access_list(str(tmp_path / 'file'))
+    assert e.value.filename == 'getxattr'
+
+
+def test_a_descriptor_whose_path_cannot_be_read_is_warned_of():
+    need_root()
+
+    def child():
+        os.open(__file__, os.O_RDONLY)
+
+        def readlink(*_, **__):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/proc/self/fd/3')
+        capdrop.posix.readlink = readlink
+        return capdrop.plan(capdrop.Security(**AS_1111)).warnings
+    assert [text for text in in_child(child) if 'descriptors cannot be looked at' in text and '/proc/self/fd/3: Permission' in text]
+
+
+# ---------------------------------------------------------------------------- what is judged, and when
+
+def test_a_file_of_strangers_is_refused_to_whoever_may_change_ids_and_to_nobody_else(tmp_path):
+    need_root()
+    path = configuration(tmp_path, (1000, 0, 0o644), (0, 0, 0o755), 'user = 33 group = 33')
+
+    def nobody_special():
+        another_user()
+        capset(0, 0)
+
+    def child(prepare):
+        security = capdrop.load(path)
+        prepare()
+        return with_words('can be rewritten by user 1000', capdrop.plan(security).refusals)
+    assert len(in_child(child, another_user)) == 1
+    assert in_child(child, nobody_special) == []
+
+
+def test_a_command_of_root_is_not_made_undumpable_since_exec_would_undo_it():
+    options = dict(ROOT, capabilities='cap_kill+ep')
+    assert len(with_words('PR_SET_DUMPABLE', plan_of(lambda: None, options)[0])) == 1
+    assert with_words('PR_SET_DUMPABLE', plan_of(lambda: None, options, exec=True)[0]) == []
+
+
+def test_a_root_directory_that_is_asked_for_is_never_already_held():
+    """What has its identity may be another mount of it."""
+    def prepare():
+        capdrop.drop(capdrop.Security(**AS_1111))
+    assert plan_of(prepare, AS_1111)[0] == []
+    assert with_words('chdir("/")', plan_of(prepare, dict(AS_1111, chroot='/'))[0])
