@@ -398,6 +398,17 @@ def test_a_second_drop_in_a_jail_without_proc_is_the_first_one_also_where_unshar
     assert in_child(child)
 
 
+def test_no_new_privs_that_is_on_is_not_set_again():
+    assert with_words('PR_SET_NO_NEW_PRIVS', plan_of(lambda: None, AS_1111)[0])
+    assert with_words('PR_SET_NO_NEW_PRIVS', plan_of(lambda: prctl(38, 1), AS_1111)[0]) == []
+
+
+def test_what_was_permitted_is_tried_again_and_must_fail():
+    need_root()
+    attempts = in_child(lambda: capdrop.plan(capdrop.Security(**AS_1111)).attempts)
+    assert attempts[-1].startswith('capset: permitted ') and 'setresuid(0, 0, 0)' in attempts
+
+
 # ---------------------------------------------------------------------------- what is read back
 
 def test_a_field_that_cannot_be_read_back_ends_the_process():
