@@ -579,3 +579,54 @@ def test_a_root_directory_that_is_asked_for_is_never_already_held():
         capdrop.drop(capdrop.Security(**AS_1111))
     assert plan_of(prepare, AS_1111)[0] == []
     assert with_words('chdir("/")', plan_of(prepare, dict(AS_1111, chroot='/'))[0])
+
+
+# ---------------------------------------------------------------------------- steps and frames that fail
+
+def test_one_failing_prctl_of_many_is_an_error(monkeypatch):
+    platform = capdrop.this_platform()
+    asked = []
+    monkeypatch.setattr(platform, 'raw_prctl', lambda *args: asked.append(args[1].value) or -(args[1].value == 2))
+    with pytest.raises(OSError) as e:
+        platform.prctl_each((1, 2, 3), (24,))
+    assert (e.value.filename, asked) == ('prctl', [1, 2])
+
+
+def test_a_process_that_stays_dumpable_is_an_error(monkeypatch):
+    platform = capdrop.this_platform()
+    monkeypatch.setattr(platform, 'prctl', lambda *_: 1)
+    with pytest.raises(OSError, match='the process is still dumpable'):
+        platform.forbid_dumps()
+
+
+def test_an_account_that_is_gone_after_a_drop_is_a_refusal_that_says_to_restart():
+    need_root()
+
+    def child():
+        capdrop.drop(capdrop.Security(**AS_1111))
+        with pytest.raises(capdrop.RefusedError, match='restart the process to change its Security stanza'):
+            capdrop.drop(capdrop.Security(user='no-such-account'))
+        return True
+    assert in_child(child)
+
+
+def test_signals_that_cannot_be_blocked_or_unblocked_are_refusals():
+    def child():
+        before, genuine = capdrop.present_mask(), capdrop.handlers_are_blocked
+        capdrop.handlers_are_blocked = lambda: False
+        with pytest.raises(capdrop.RefusedError, match='signals cannot be blocked'):
+            capdrop.Silence()
+        assert capdrop.present_mask() == before
+        capdrop.handlers_are_blocked = genuine
+        silence = capdrop.Silence()
+        capdrop.set_mask = lambda mask: 'not now'
+        with pytest.raises(capdrop.RefusedError, match='signals stay blocked: not now'):
+            silence.restore()
+        return True
+    assert in_child(child)
+
+
+def test_what_no_command_can_be_given_is_an_error_of_the_caller():
+    for argv, env, words in ([], {}, 'needs a command'), (['a'], {'A=B': ''}, 'has no = in it'), (['a\0'], {}, 'have no NUL'):
+        with pytest.raises(ValueError, match=words):
+            capdrop.Command(argv, env)
