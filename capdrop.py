@@ -2464,8 +2464,8 @@ def nearly(written, name):
 #   roots_own              what uid 0 owns without any right
 #
 # The option's text
-#   parse(text)            the sets of a text: {name: set}; ValueError(message, offset)
-#   names(set)             the set of the names in a set
+#   parse(text)            the sets of a text: {name: set}, which iterate over their names;
+#                          ValueError(message, offset)
 #   powerful(sets)         the names in them that amount to root
 #
 # This process
@@ -2784,9 +2784,6 @@ class LinuxCalls:
         if self.libcap is not None:
             return self.libcap.name_of(number)
         return str(number)
-
-    def names(self, capabilities):
-        return set(capabilities)
 
     def powerful(self, sets):
         return (sets['permitted'] | sets['inheritable']) & ROOT_EQUIVALENT
@@ -5984,10 +5981,7 @@ class Comparison:
             return 'more'
         if name in self.places:                     # the right one or not: there is no less
             return 'more and less'
-        if isinstance(has, tuple):
-            holds, asked = set(has), set(want)
-        else:
-            holds, asked = set(self.platform.names(has)), set(self.platform.names(want))
+        holds, asked = set(has), set(want)          # ids, or the names in a set of rights
         if name == 'groups':
             primary = set(self.wanted['gid'])
             holds, asked = holds - primary, asked - primary

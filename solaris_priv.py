@@ -423,9 +423,6 @@ class Solaris:
         found = difflib.get_close_matches(name, known + ['basic', 'none'], 1, 0.8)
         return ''.join(found)
 
-    def names(self, priv_set):
-        return list(priv_set)
-
     def powerful(self, sets):
         """The names among the permitted that amount to root."""
         return [name for name in sets['permitted'] if name in ROOT_EQUIVALENT]

@@ -630,3 +630,5 @@ def test_what_no_command_can_be_given_is_an_error_of_the_caller():
     for argv, env, words in ([], {}, 'needs a command'), (['a'], {'A=B': ''}, 'has no = in it'), (['a\0'], {}, 'have no NUL'):
         with pytest.raises(ValueError, match=words):
             capdrop.Command(argv, env)
+    with pytest.raises(TypeError, match='takes a list of words'):
+        capdrop.Command('/bin/true -x', {})
