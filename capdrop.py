@@ -3807,7 +3807,18 @@ class Case:
     def already_held(self):
         if self.forbids_dumps:                      # whether it is dumpable is no field
             return False
+        if self.names_an_unclear_id:
+            return False
         return self.goal.agrees_with(self.found) and self.security.chroot is None
+
+    @property
+    def names_an_unclear_id(self):
+        """An id that is named, and seems to be held, may be one that is not mapped: where it may
+        be set it has to be.  (Where not, ids_only_look_right asks.)"""
+        target = self.target
+        named = (('user', {target.uid}), ('group', {target.gid}),
+                 ('groups', set(target.groups or ())))
+        return any(right in self.rights and self.unmapped_owners & ids for right, ids in named)
 
     def why_not(self, right):
         """Why something cannot be changed."""

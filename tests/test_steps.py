@@ -297,6 +297,19 @@ def test_an_id_that_only_looks_right_is_refused_to_who_cannot_set_it(prepare, op
     assert may_stand_for(plan_of(prepare, options)[1]) == unclear
 
 
+def test_an_id_that_only_looks_right_is_set_where_it_may_be():
+    """All else is as it is asked for; and yet it is not held already."""
+    def prepare():
+        shown_as_65534(5000, keep=True)()
+        every = int(capdrop.this_platform().every)
+        capset(every, every)
+        prctl(38, 1)
+    need_user_namespaces(prepare)
+    steps, refusals = plan_of(prepare, dict(AS_65534, capabilities='=ep'))
+    assert refusals == [] and 'setresuid(65534, 65534, 65534)' in steps
+    assert plan_of(prepare, dict(user='0', group='0', capabilities='=ep'))[0] != []
+
+
 def test_with_threads_no_id_is_tried_since_that_would_reach_them_all():
     def prepare():
         shown_as_65534(5000)()
