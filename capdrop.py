@@ -1793,7 +1793,26 @@ def way_to_file(name, key):
     last, status = passed[-1]
     if key is not None and (status.st_dev, status.st_ino) != key:
         return unknown_way(name, 'it was replaced while it was read')
+    if may_have_been_put_there(dict(passed)):
+        return unknown_way(name, 'it has other names, and this one is in a sticky directory')
     return tuple(waypoint_of(path, status, path == last) for path, status in passed)
+
+
+def may_have_been_put_there(passed):
+    """Is one of {path: status} a file of several names in a sticky directory?  Whoever could
+    not replace it there may have made it there, as a hard link to a file of root's."""
+    for path, status in passed.items():
+        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            directory = passed.get(os.path.dirname(path))
+            if directory is not None and is_shared(directory):
+                return True
+    return False
+
+
+def is_shared(directory):
+    """Is that a sticky one in which others than its owner may make files?"""
+    may_write = directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return bool(directory.st_mode & stat.S_ISVTX and may_write)
 
 
 def unknown_way(name, why):
@@ -1943,18 +1962,20 @@ def said_in_files(security):
         yield 'Local_Changes_File', security.origin.local
 
 
-def strangers(writers_by_file, allowed, names):
-    """Rule 1.  names: {(kind, id): name}, as far as they are known."""
+def strangers(writers_by_file, allowed, names, private=()):
+    """Rule 1.  names: {(kind, id): name}, as far as they are known; private: files that not
+    everyone may read."""
     for file, writers in writers_by_file.items():
         others = [writer for writer in writers if not writer.is_one_of(allowed)]
         if others:
             who = str(others[0])
             if others[0].identity in names:
                 who += ' (%s)' % printable(names[others[0].identity])
+            mode = 600 if file in private else 644
             yield ('%s can be rewritten by %s, through %s: only root, or the user it names, '
-                   'may be able to; copy it to where that is so (install -m 644 -o root '
+                   'may be able to; copy it to where that is so (install -m %d -o root '
                    'FILE /etc), or give options instead of a file'
-                   % (printable(file), who, printable(others[0].path)))
+                   % (printable(file), who, printable(others[0].path), mode))
 
 
 def overridden_root(security, writers_by_file):
@@ -3946,7 +3967,8 @@ def jail_unsafe(case):
 
 
 def rewritable_by_strangers(case):
-    yield from strangers(case.writers_by_file, case.allowed_writers(), case.target.writer_names)
+    yield from strangers(case.writers_by_file, case.allowed_writers(),
+                         case.target.writer_names, case.security.origin.private)
 
 
 def overrides_root(case):

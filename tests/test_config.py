@@ -1356,6 +1356,34 @@ def test_a_way_ends_at_the_first_name_that_is_missing(tmp_path):
         assert path == str(last), rest
 
 
+def test_a_file_with_other_names_in_a_sticky_directory_may_have_been_put_there(public):
+    """fs.protected_hardlinks would not allow it; it need not be set."""
+    need_root()
+    shared = public + '/shared'
+    os.mkdir(shared)
+    os.chmod(shared, 0o1777)
+    path = write(shared, 'f', STANZA)
+    assert group_zero(load(path), 1001, {1001}) == []
+    os.link(path, public + '/other')
+    text, = group_zero(load(path), 1001, {1001})
+    assert 'someone unknown (it has other names, and this one is in a sticky directory)' in text
+    assert group_zero(load(public + '/other'), 1001, {1001}) == []      # where nobody else may make one
+    os.symlink(public + '/other', public + '/link')
+    os.link(public + '/link', shared + '/link', follow_symlinks=False)
+    text, = group_zero(load(shared + '/link'), 1001, {1001})
+    assert 'someone unknown' in text
+
+
+def test_a_private_file_is_not_to_be_copied_for_everyone_to_read(public):
+    need_root()
+    path = write(public, 'f', STANZA)
+    os.chown(path, 1000, 0)
+    os.chmod(path, 0o640)
+    security = load(path)
+    text, = capdrop.strangers(writers_of_files(security, Platform()), capdrop.may_rewrite(12, {12}, None), {}, security.origin.private)
+    assert 'install -m 600 -o root FILE /etc' in text
+
+
 def test_an_access_list_counts_where_something_could_be_put_and_not_in_a_sticky_directory_above():
     last, above = capdrop.Waypoint('/tmp', (), True), capdrop.Waypoint('/tmp', ())
     lists = {'/tmp': capdrop.LISTED}
