@@ -3,7 +3,7 @@
 """Give up root for good, keeping only what a Security stanza names.
 
 usage: capdrop check FILE                 parse and resolve: errors and warnings
-       capdrop plan FILE [--exec]         the steps as system calls; changes nothing
+       capdrop plan FILE [--exec]         the steps as system calls; changes nothing lasting
        capdrop exec FILE -- COMMAND...    drop, verify, run the command
        capdrop status [PID]               what a process holds now
        capdrop audit FILE PID...          do these running processes, every thread of
@@ -178,7 +178,7 @@ class RefusedError(Error, OSError):
     refusals: 'Tuple[str, ...]' = ()
 
 
-def refused(refusals, more=''):
+def refusal_error(refusals, more=''):
     """The RefusedError of several reasons; `more` ends each."""
     told = tuple(refusal + more for refusal in refusals)
     error = RefusedError(told[0])
@@ -412,9 +412,9 @@ class Draft:
 class Origin:
     """What was learnt about the files while they were read.
 
-    ways      {path: (Waypoint, ...)} of every file that was read, directory that was listed,
-              and place where a file was looked for in vain: all that is looked up on the
-              way to it, and to the files that include it.  See `trust`
+    ways      {path: its Waypoints, and those of the files that include it}.  A path is that
+              of a file that was read, of a directory that was listed, or of a file that
+              was looked for and not found.  See `trust`
     private   files whose mode does not let everyone read them: no error quotes them, since
               whoever may run `check` by sudo could read /etc/shadow so.  (A plan shows
               what a valid stanza says.  Directories that are closed do not count.)
@@ -945,10 +945,10 @@ class Reader:
         self.reads_local = False
         self.local_places = []
         self.private = set()
-        self.opened = {}                # path: (device, inode) of a file, None of what is none
+        self.identities = {}            # path: (device, inode) of a file, None of what is none
         self.reading = {}               # (device, inode): file, if not yet read to its end
-        self.through = {}               # file: those that include it, and so decide as well
-        self.named_by = frozenset()     # likewise, while Local_Changes_File is read
+        self.includers = {}             # file: those that include it, and so decide as well
+        self.named_by = frozenset()     # those that name Local_Changes_File, while it is read
 
     # items
 
@@ -968,7 +968,7 @@ class Reader:
                 following = self.read_value(source)
             elif token.kind == 'word':
                 following = self.read_item(source, token)
-            elif source.next_is(b'{'):                      # a string stands before it
+            elif source.next_is(b'{'):                      # after a string, or a stray mark
                 self.warn_of_lookalike(source, token)
 
     def next_item(self, source):
@@ -1207,7 +1207,7 @@ class Reader:
         del self.reading[key]
 
     def check_file(self, name, key, last):
-        if last and key in self.opened.values():
+        if last and key in self.identities.values():
             raise Unreadable('Local_Changes_File is one of the files already read')
         if key in self.reading:
             raise Unreadable('%s includes itself' % printable(name))
@@ -1217,11 +1217,11 @@ class Reader:
     def remember(self, name, key=None):
         """Note a file that was read, a directory, or a place where there is no file (key None).
         Unreadable if it was another one before."""
-        known = self.opened.setdefault(name, key)
+        known = self.identities.setdefault(name, key)
         if known != key:
             raise Unreadable('%s was replaced while the configuration was read'
                              % printable(name))
-        self.through.setdefault(name, set()).update(self.reading.values(), self.named_by)
+        self.includers.setdefault(name, set()).update(self.reading.values(), self.named_by)
 
     def take_local(self, source, at, value):
         if self.reads_local:
@@ -1290,13 +1290,13 @@ class Reader:
     def ways(self):
         """{file: the way to it, and those to the files that include it}."""
         own, all_ways = {}, {}
-        for name, key in self.opened.items():
+        for name, key in self.identities.items():
             if name == '-':
                 own[name] = ()                      # whoever starts this process chose it
             else:
                 own[name] = way_to_file(name, key)
         for name in own:
-            files = [name] + sorted(self.through[name])
+            files = [name] + sorted(self.includers[name])
             all_ways[name] = tuple(waypoint for file in files for waypoint in own[file])
         return all_ways
 
@@ -1569,8 +1569,8 @@ def opened_after_each(lines, shapes, opened):
 
 
 def opened_at_a_closer_look(opened, line, shape):
-    """What is open after a line whose shape leaves that unclear; None if the whole line does
-    as well."""
+    """What is open after a line whose shape does not tell; None if the whole line does not
+    tell either."""
     if SLASH in shape:
         after = opened_after_slashes(opened, line, shape)
         if after is not None:
@@ -1702,7 +1702,7 @@ def before_comment(line):
 #
 # Who could rewrite the files that were read, or the directory that is to be the root, and
 # what such a file may say.
-# What a file system says of owners and modes is believed, a FUSE or NFS server among them.
+# Owners and modes are believed as the file system tells them, be it one of FUSE or NFS.
 # Collected while reading, from owners and modes; judged when it is known who the process
 # will be.  Calls lstat and readlink, and asks the platform for access control lists.
 #
@@ -1765,8 +1765,8 @@ def waypoint_of(path, status, is_last):
     # In a sticky directory only owners can replace what is there, and only its owner can
     # replace a link.  That does not count for the last directory: a new file can be put even
     # into a sticky one.
-    is_sticky = status.st_mode & stat.S_ISVTX and not is_last
-    if is_sticky or stat.S_ISLNK(status.st_mode):
+    only_owners_replace = status.st_mode & stat.S_ISVTX and not is_last
+    if only_owners_replace or stat.S_ISLNK(status.st_mode):
         return Waypoint(path, writers)
     if status.st_mode & stat.S_IWOTH:
         writers.append(Writer(path, EVERYONE))
@@ -1778,8 +1778,9 @@ def waypoint_of(path, status, is_last):
 # Collected while reading.
 
 def way_to_file(name, key):
-    """The Waypoints to a file that was read, and had (device, inode) `key`; or, if that is
-    None, to a directory or to where a file could be put.
+    """The Waypoints to a name.  key: (device, inode) of the file that was read there; None of a
+    directory that was listed, and of a name that was not there (the way then ends in the
+    directory where it could be made).
 
     A read-only mount is no excuse: elsewhere the same may be written.
     """
@@ -1929,8 +1930,8 @@ def with_those_above(path):
 #   3. The user's own file may give him no group that his account does not have, and no right
 #      that amounts to root.  (Others, such as cap_net_bind_service, it may give.)
 #
-# Group 0 counts as root, whoever its members are, unless the user is one of them: as the
-# process to be, or by its account.
+# Group 0 counts as root, whoever its members are.  Only if the user is one of them, in the
+# groups that he is given or in those of his account, it does not.
 
 ROOTS_GROUP = ('group', 0)
 
@@ -1953,8 +1954,9 @@ def is_rewritable(writers_by_file, place):
     return any(writer.identity != ROOTS_GROUP for writer in writers_by_file.get(file, ()))
 
 
-def said_in_files(security):
-    """(option, the places that set it) of all that a file can say."""
+def settings(security):
+    """(option, the places that set it: files, and options of the command line) of all that a
+    file can set."""
     for option in OPTIONS:
         if option in security.where:
             yield option, security.where[option]
@@ -1980,7 +1982,7 @@ def strangers(writers_by_file, allowed, names, private=()):
 
 def overridden_root(security, writers_by_file):
     """Rule 2."""
-    for option, (*earlier, last) in said_in_files(security):
+    for option, (*earlier, last) in settings(security):
         roots = [place for place in earlier if not is_rewritable(writers_by_file, place)]
         if roots and is_rewritable(writers_by_file, last):
             yield ('%s overrides %s, and can be rewritten by the user it names: what root '
@@ -1993,19 +1995,19 @@ def gifts(security, writers_by_file, beyond):
     If the user's own file names the user, what root's file gives counts as his doing, too:
     his file chose who receives it.
     """
-    for option, places in said_in_files(security):
+    for option, places in settings(security):
         chosen = option if is_rewritable(writers_by_file, places[-1]) else 'user'
         place = security.place(chosen)
         more = beyond.get(option)
         if more and is_rewritable(writers_by_file, place):
-            yield ('%s can be rewritten by the user it names, who could thus give himself %s'
-                   % (located(place, chosen), shown(more)))
+            yield ('%s can be rewritten by the user it names, who could thus give himself %s: %s'
+                   % (located(place, chosen), option, shown(more)))
 
 
 def rewritable(security, writers_by_file, allowed):
     """(option, warning) of each file of the user's own, at the first option it decides."""
     told = set()
-    for option, places in said_in_files(security):
+    for option, places in settings(security):
         file, _, _ = places[-1]
         writers = writers_by_file.get(file, ())
         if file in told or not is_rewritable(writers_by_file, places[-1]):
@@ -2910,6 +2912,8 @@ class LinuxCalls:
         if text is None:
             raise OSError(errno.EPERM, 'is blocked, and there is no /proc to look into', call)
         _, _, rest = text.partition(line)
+        if not rest:
+            raise OSError(errno.EPERM, 'is blocked, and /proc does not tell', call)
         real_effective_saved_filesystem = rest.split()[:4]
         return int(real_effective_saved_filesystem[-1])
 
@@ -3638,14 +3642,14 @@ class Process:
     tasks           descriptor of /proc/self/task, or None: see open_tasks
     descriptors     (number, type, path) of directories, and of what may be an io_uring, a
                     fanotify group or the memory of another process
-    unseen          the error with which they could not be listed or told apart, or None
+    descriptors_error   that with which they could not be listed or told apart, or None
     unmapped_owners ids that owners seem to have whom this system does not know
     jail            descriptor of the directory that is to be the root, or None
     jail_identity   its device and inode
     jail_writers    who besides root could write or replace it
     jail_refusal    why it cannot be opened, or None
     """
-    tasks = jail = jail_identity = jail_refusal = unseen = None
+    tasks = jail = jail_identity = jail_refusal = descriptors_error = None
     jail_writers = ()
 
     def __init__(self, platform, chroot):
@@ -3672,7 +3676,7 @@ class Process:
         try:
             numbers = [int(name) for name in posix.listdir('/proc/self/fd')]
         except OSError as error:
-            self.unseen = error
+            self.descriptors_error = error
             # ENOENT: without /proc nothing tells what a descriptor without a file is.  Only
             # directories can be seen, and they matter where there is to be a jail.
             if jailed or error.errno != errno.ENOENT:
@@ -3688,8 +3692,8 @@ class Process:
         try:
             return posix.readlink('/proc/self/fd/%d' % number)
         except OSError as error:
-            if self.unseen is None:
-                self.unseen = error                     # descriptors_unseen warns of it
+            if self.descriptors_error is None:
+                self.descriptors_error = error      # descriptors_unseen warns of it
             return None
 
     def open_jail(self, path):
@@ -3718,7 +3722,8 @@ LEAST_TRIED, MOST_TRIED = 1 << 16, 1 << 20      # descriptors, where they cannot
 
 def possible_descriptors():
     """As many as this process may open, and at least 65,536: its limit may have been lowered
-    since one was opened.  At most as many as fs.nr_open allows by default, proc(5)."""
+    since one was opened.  At most a million, as fs.nr_open has it by default, proc(5): to try
+    all that it may have been raised to would take minutes."""
     limit = posix.sysconf('SC_OPEN_MAX')
     return range(max(LEAST_TRIED, min(limit, MOST_TRIED)))
 
@@ -4670,7 +4675,7 @@ def descriptor_of_the_memory_of_another(case):
     for number, path in descriptors_that_matter(case):
         if is_memory_of_another(number, path):
             yield ('descriptor %d is the memory of another process, %s, which can be read and '
-                   'written with the rights of now: close it' % (number, path))
+                   'written with the rights of now: close it' % (number, printable(path)))
 
 
 def is_memory_of_another(number, path):
@@ -4885,10 +4890,10 @@ def bounding_set_stays(case):
 def descriptors_unseen(case):
     """Not refused: a process without /proc has to be able to drop, and few processes hold an
     io_uring or a fanotify group."""
-    error = case.process.unseen
+    error = case.process.descriptors_error
     if error is not None:
-        yield ('descriptors cannot be looked at, so that neither an io_uring nor a fanotify '
-               'group would be seen: %s' % because(error))
+        yield ('descriptors cannot be looked at, so that none that keeps the rights of now (an '
+               'io_uring, say) would be seen: %s' % because(error))
 
 
 def descriptor_that_acts_on_others(case):
@@ -5153,8 +5158,9 @@ def must_be(asked, kinds, verb):
 #   11  descriptors are closed
 #   12  mask and collector are restored
 #
-# What fails before 6 has changed nothing, except that descriptors and directories are no
-# longer shared; mask and collector are restored.
+# What fails up to 6 has changed nothing but what the chapter on errors lists (descriptors and
+# directories no longer shared; of launch the handlers of signals); mask and collector are
+# restored.
 #
 # From 7 on any call that fails ends the process with 125.  Nothing is imported or asked of
 # the name service, and nothing of the caller's runs but Python's own tracers and audit hooks.
@@ -5187,8 +5193,8 @@ def launch(security: 'Union[Security, Plan]', argv: 'Sequence[Union[str, bytes]]
     """Drop and exec: does not return.
 
     argv: the command, looked for on PATH (never in the current directory).  env: its
-    environment, default os.environ, with HOME, USER, LOGNAME and SHELL set when the user
-    changes.  Raises ConfigError, RefusedError and ValueError with nothing changed;
+    environment, default os.environ; in either HOME, USER, LOGNAME and SHELL are replaced
+    when the user changes.  Raises ConfigError, RefusedError and ValueError with nothing changed;
     afterwards ends with 125, 126 or 127, or as the command.  execve(2)
     """
     request = Request('launch', security, exec=True, no_new_privs=no_new_privs)
@@ -5251,7 +5257,7 @@ def become(request, command, quiet):
 
     quiet: warnings are only put into the State that is returned, not written.
     """
-    if is_held_already(request):
+    if is_what_the_last_drop_left(request):
         return last_drop[1]                         # in a jail no name could be looked up
     target = request.find_target()
     if request.security.chroot is not None and command is None:
@@ -5263,7 +5269,7 @@ def become(request, command, quiet):
         silence.restore()
 
 
-def is_held_already(request):
+def is_what_the_last_drop_left(request):
     """Was the last drop asked for the same, and does this process hold what it left?"""
     if not last_drop or last_drop[0] != request.key():
         return False
@@ -5281,7 +5287,7 @@ def drop_in_silence(silence, request, target, command, quiet):
         case = or_refuse(Case, security, target, process, request.exec,
                         request.no_new_privs, command)
         steps, attempts = or_refuse(steps_and_attempts, case)
-        or_refuse(refuse, case, steps, attempts, request)
+        or_refuse(raise_refusals, case, steps, attempts, request)
         warnings = or_refuse(write_warnings, case, quiet)
         state = State(case.goal.fields(), warnings)
         if command is not None:
@@ -5321,13 +5327,13 @@ def unshare_and_look(platform, chroot):
     return process
 
 
-def refuse(case, steps, attempts, request):
+def raise_refusals(case, steps, attempts, request):
     """RefusedError if anything stands against it."""
     if request.agreed_plan is not None and steps:      # no steps: already held
         compare(request.agreed_plan, case, steps, attempts)
     refusals = refusals_of(case)
     if refusals:
-        raise refused(refusals, RESTART if last_drop else '')
+        raise refusal_error(refusals, RESTART if last_drop else '')
 
 
 def write_warnings(case, quiet):

@@ -31,14 +31,14 @@ TUPLES = 'CHECKS', 'WARNINGS', 'DOUBTS', 'WARNINGS_OF_CHECK', 'checks', 'warning
 RESTS_ON = """
     ids_clear_capabilities capabilities_to_raise is_another sets_capabilities sets_keepcaps clears_keepcaps
     inheritable_early ambient_to_lower ambient_to_raise missing_of is_mapped maps_every_id is_mapped_by_trial
-    can_stay descriptors_that_matter is_memory_of_another steps_and_attempts is_held_already unshare_and_look
+    can_stay descriptors_that_matter is_memory_of_another steps_and_attempts is_what_the_last_drop_left unshare_and_look
     rights why_not securebits goal keeps_everything fields_asked account_for changes_root forbids_dumps already_held find_writers
     allowed_writers beyond_account powerful may_rewrite is_rewritable strangers overridden_root gifts rewritable
     waypoint_of writers_on writers_of_jail has_own_group list_descriptors possible_descriptors path_of_descriptor type_of_descriptor opens_files close_verified
     verify must_fail compare settle become carry_out set_mask handlers_are_blocked wait_for_one_thread unshare threads
     may_set_groups capability_sets asked_bit_by_bit filesystem_id stays_who_it_is pids_of_cgroup read wanted_fields as_wanted mark places_to_expect
 """.split()
-CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'refuse', 'refuse_unseen', 'unshare', 'disable')
+CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'raise_refusals', 'refuse_unseen', 'unshare', 'disable')
 # The quick ones first.
 TESTS = [
     ['test_warnings.py', 'test_steps.py'],

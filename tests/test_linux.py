@@ -1077,9 +1077,9 @@ def test_a_file_of_a_stranger_that_gives_nothing_decides_as_well(theirs, account
 
 
 @pytest.mark.parametrize('ours, theirs, refusal', [
-    ('group = mail', 'user = ecuser', 'user can be rewritten by the user it names, who could thus give himself 8'),
-    ('capabilities = "cap_sys_admin+ep"', 'user = ecuser', 'who could thus give himself cap_sys_admin'),
-    ('supplemental_groups = ( mail )', 'user = ecuser', 'who could thus give himself 8'),
+    ('group = mail', 'user = ecuser', 'user can be rewritten by the user it names, who could thus give himself group: 8'),
+    ('capabilities = "cap_sys_admin+ep"', 'user = ecuser', 'who could thus give himself capabilities: cap_sys_admin'),
+    ('supplemental_groups = ( mail )', 'user = ecuser', 'who could thus give himself supplemental_groups: 8'),
     ('user = www-data', 'user = ecuser', 'user overrides'),
     ('user = ecuser chroot = "/usr"', 'chroot = "/"', 'chroot overrides'),
     ('user = ecuser capabilities = ""', 'capabilities = "cap_kill+ep"', 'capabilities overrides'),

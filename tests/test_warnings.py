@@ -87,7 +87,7 @@ WARNED = [
     (closed_directory, dict(AS_1111, chroot='/mnt/closed'), {}, 'chroot=: user 1111 cannot enter the directory that is to be its root'),
     (without(SETPCAP), KEEP, {}, 'capabilities=: the bounding set stays as it is, without cap_setpcap; no_new_privs holds '
      'all the same'),
-    (no_proc, AS_1111, {}, 'descriptors cannot be looked at, so that neither an io_uring nor a fanotify group would be seen: '
+    (no_proc, AS_1111, {}, 'descriptors cannot be looked at, so that none that keeps the rights of now (an io_uring, say) would be seen: '
      '/proc/self/fd: No such file or directory'),
     (user_namespace(), dict(KEEP, user='11', group='8'), {}, 'in this user namespace capabilities count for what belongs to it only'),
 ]
@@ -184,4 +184,4 @@ def test_check_warns_of_what_the_users_own_file_does():
     own = [one for one in found['its own'] if 'can be rewritten by the user it names: it may not grant' in one]
     assert len(own) == 1                                # once for the file, not for each option
     assert [one for one in found['overrides'] if 'what root says he may not change' in one]
-    assert [one for one in found['gives'] if 'who could thus give himself cap_setuid' in one]
+    assert [one for one in found['gives'] if 'who could thus give himself capabilities: cap_setuid' in one]
