@@ -1803,10 +1803,9 @@ def may_have_been_put_there(passed):
     """Is one of {path: status} a file of several names in a sticky directory?  Whoever could
     not replace it there may have made it there, as a hard link to a file of root's."""
     for path, status in passed.items():
-        if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
-            directory = passed.get(os.path.dirname(path))
-            if directory is not None and is_shared(directory):
-                return True
+        has_other_names = not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1
+        if has_other_names and is_shared(passed[os.path.dirname(path)]):
+            return True
     return False
 
 

@@ -36,7 +36,7 @@ RESTS_ON = """
     allowed_writers beyond_account powerful may_rewrite is_rewritable strangers overridden_root gifts rewritable
     waypoint_of writers_on writers_of_jail has_own_group list_descriptors possible_descriptors path_of_descriptor type_of_descriptor opens_files close_verified
     verify must_fail compare settle become carry_out set_mask handlers_are_blocked wait_for_one_thread unshare threads
-    may_set_groups capability_sets asked_bit_by_bit filesystem_id stays_who_it_is pids_of_cgroup read wanted_fields as_wanted mark places_to_expect
+    may_set_groups capability_sets asked_bit_by_bit filesystem_id stays_who_it_is pids_of_cgroup names_an_unclear_id may_have_been_put_there is_shared read wanted_fields as_wanted mark places_to_expect
 """.split()
 CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'raise_refusals', 'refuse_unseen', 'unshare', 'disable')
 # The quick ones first.

@@ -307,7 +307,20 @@ def test_an_id_that_only_looks_right_is_set_where_it_may_be():
     need_user_namespaces(prepare)
     steps, refusals = plan_of(prepare, dict(AS_65534, capabilities='=ep'))
     assert refusals == [] and 'setresuid(65534, 65534, 65534)' in steps
-    assert plan_of(prepare, dict(user='0', group='0', capabilities='=ep'))[0] != []
+    assert plan_of(shown_as_65534(70000), AS_65534) == ([], [])             # it may not, and has it
+    assert plan_of(lambda: set_groups([]), ROOT) == ([], [])                # it may, and all ids are mapped
+
+
+def test_a_group_that_only_looks_right_is_set_where_it_may_be():
+    def prepare():
+        shown_as_65534(70000, [5000], keep=True)()
+        every = int(capdrop.this_platform().every) & ~SETUID
+        prctl(24, 7)                                # PR_CAPBSET_DROP, cap_setuid
+        capset(every, every)
+        prctl(38, 1)
+    need_user_namespaces(prepare)
+    steps, refusals = plan_of(prepare, dict(supplemental_groups='65534', capabilities='=ep cap_setuid-ep'))
+    assert refusals == [] and 'setgroups([65534])' in steps
 
 
 def test_with_threads_no_id_is_tried_since_that_would_reach_them_all():
@@ -509,6 +522,12 @@ def test_an_id_among_the_last_ones_is_no_error_of_a_call():
     assert filesystem_id('setfsuid', 4294967290, (0, 4294967290, 0), '\nUid:', None) == 4294967290
     with pytest.raises(OSError, match='is blocked'):
         filesystem_id('setfsuid', 4294967290, (0, 0, 0), '\nUid:', None)
+
+
+def test_a_status_without_the_line_that_is_asked_for_is_an_error(monkeypatch):
+    monkeypatch.setattr(capdrop, 'contents_or_none', lambda *_: 'Name:\tx')
+    with pytest.raises(OSError, match='/proc does not tell'):
+        capdrop.this_platform().filesystem_id('setfsuid', 4294967290, (0, 0, 0), '\nUid:', 7)
 
 
 def test_an_unshare_that_fails_for_another_reason_than_a_filter_is_an_error(monkeypatch):
