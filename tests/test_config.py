@@ -1374,6 +1374,12 @@ def test_a_file_with_other_names_in_a_sticky_directory_may_have_been_put_there(p
     assert 'someone unknown' in text
 
 
+@pytest.mark.parametrize('mode, shared', [(0o1777, True), (0o1775, True), (0o1755, False), (0o777, False)])
+def test_a_shared_directory_is_a_sticky_one_that_others_may_write(tmp_path, mode, shared):
+    os.chmod(str(tmp_path), mode)
+    assert capdrop.is_shared(os.stat(str(tmp_path))) is shared
+
+
 def test_a_private_file_is_not_to_be_copied_for_everyone_to_read(public):
     need_root()
     path = write(public, 'f', STANZA)
