@@ -467,8 +467,7 @@ class Security:
         values = {'user': user, 'group': group, 'supplemental_groups': supplemental_groups,
                   'capabilities': capabilities, 'privileges': privileges, 'chroot': chroot}
         draft = Draft()
-        for option in OPTIONS:
-            value = values[option]
+        for option, value in values.items():
             if value is not None:
                 draft.put(option, value, (option + '=', None, None))
         if init_groups:
@@ -875,9 +874,10 @@ class Source:
         Never in the current directory."""
         if os.path.isabs(path):
             yield path
+        relative = self.without_scheme(name, at)
         for directory in self.search_path(at).split(':'):
             if os.path.isabs(directory):
-                yield os.path.join(directory, self.without_scheme(name, at))
+                yield os.path.join(directory, relative)
 
     def search_path(self, at):
         """EC_CONF_SEARCH_PATH, which whoever starts this process decides; else the default."""
@@ -1190,6 +1190,7 @@ class Reader:
         name = '-' if path is None else path
         try:
             data, status = file_contents(path, self.budget)
+            directory = '' if path is None else directory_of(path)
         except OSError as error:
             raise Unreadable(error.strerror, name, error.errno) from None
         self.budget -= max(len(data), LEAST_A_FILE)     # many empty files cost something, too
@@ -1201,7 +1202,6 @@ class Reader:
         public = status.st_mode & stat.S_IROTH or not stat.S_ISREG(status.st_mode)
         if not public:
             self.private.add(name)
-        directory = '' if path is None else os.path.dirname(absolute(path))
         self.reading[key] = name
         self.read_items(Source(name, data, directory, public))
         del self.reading[key]
@@ -1302,13 +1302,18 @@ class Reader:
 
 
 def absolute(path):
-    """The path from the root on.  A .. in it stays: behind a link it leads elsewhere than up."""
-    if not os.path.isabs(path):
-        try:
-            path = os.path.join(posix.getcwd(), path)
-        except OSError as error:
-            raise Unreadable(error.strerror, path) from None
-    return path if '..' in path.split('/') else os.path.normpath(path)
+    """The path from the root on, as it is spelt."""
+    if os.path.isabs(path):
+        return path
+    return os.path.join(posix.getcwd(), path)
+
+
+def directory_of(path):
+    """The directory of a file.  A .. in it stays: behind a link it leads elsewhere than up."""
+    path = absolute(path)
+    if '..' not in path.split('/'):
+        path = os.path.normpath(path)
+    return os.path.dirname(path)
 
 
 def file_contents(path, most):
@@ -1784,11 +1789,8 @@ def way_to_file(name, key):
 
     A read-only mount is no excuse: elsewhere the same may be written.
     """
-    path = name
     try:
-        if not os.path.isabs(name):
-            path = os.path.join(posix.getcwd(), name)
-        passed = everything_on_the_way(path)
+        passed = everything_on_the_way(absolute(name))
     except OSError as error:
         return unknown_way(name, error.strerror)
     last, status = passed[-1]

@@ -85,8 +85,6 @@ EXCUSED = {
         'fchdir has made it the current directory; the comparison after it tells if that ever changes',
     ('raise in file_contents_of', 'raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))'):
         'only a file of tracefs answers so, which few systems mount; without it the next line raises TypeError',
-    ('raise in absolute', 'raise Unreadable(error.strerror, path) from None'):
-        'a relative file cannot be opened in a directory that is gone; it would have to go just then',
     ('part of a condition in may_rewrite', 'own_group is not None'):
         'no Writer is of the group None, so one more identity changes nothing',
     ('part of a condition in ids_not_mapped', 'every_id_is_mapped'):
