@@ -4539,16 +4539,18 @@ def names_of_threads():
 
 def ids_not_mapped(case):
     """setresuid(2), setresgid(2), setgroups(2): EINVAL.  user_namespaces(7)"""
-    every_id_is_mapped = not case.unmapped_owners
-    if every_id_is_mapped or stays_who_it_is(case):
+    if ids_are_clear(case):
         return
     groups = case.goal.groups if 'groups' in case.rights else ()
     yield from missing_ids('user', 'uid', case.goal.uid[:1])
     yield from missing_ids('group', 'gid', case.goal.gid[:1] + groups)
 
 
-def stays_who_it_is(case):
-    """Is there nothing to do, and no id named?  Then those of now need not be mapped."""
+def ids_are_clear(case):
+    """Is every id mapped?  Or is there nothing to do, and no id named?  Then those of now need
+    not be mapped."""
+    if not case.unmapped_owners:
+        return True
     target = case.target
     named = [ids for ids in (target.uid, target.gid, target.groups) if ids is not None]
     return case.already_held and not named
@@ -4597,7 +4599,7 @@ def ids_only_look_right(case):
 
     Whoever may not change it can set it to what it is already, and nothing else.
     """
-    if case.found.threads != 1 or stays_who_it_is(case):
+    if case.found.threads != 1 or ids_are_clear(case):
         return
     shown_for_others = case.unmapped_owners
     for right, wanted, has, call in (

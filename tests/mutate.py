@@ -36,7 +36,7 @@ RESTS_ON = """
     allowed_writers beyond_account powerful may_rewrite is_rewritable strangers overridden_root gifts rewritable
     waypoint_of writers_on writers_of_jail has_own_group list_descriptors possible_descriptors path_of_descriptor type_of_descriptor opens_files close_verified
     verify must_fail compare settle become carry_out set_mask handlers_are_blocked wait_for_one_thread unshare threads
-    may_set_groups capability_sets asked_bit_by_bit filesystem_id stays_who_it_is pids_of_cgroup names_an_unclear_id may_have_been_put_there is_shared read wanted_fields as_wanted mark places_to_expect
+    may_set_groups capability_sets asked_bit_by_bit filesystem_id ids_are_clear pids_of_cgroup names_an_unclear_id may_have_been_put_there is_shared read wanted_fields as_wanted mark places_to_expect
 """.split()
 CALLS = ('verify', 'must_fail', 'compare', 'close_verified', 'wrong', 'report', 'set_user', 'reset_signals', 'raise_refusals', 'refuse_unseen', 'unshare', 'disable')
 # The quick ones first.
@@ -87,8 +87,6 @@ EXCUSED = {
         'only a file of tracefs answers so, which few systems mount; without it the next line raises TypeError',
     ('part of a condition in may_rewrite', 'own_group is not None'):
         'no Writer is of the group None, so one more identity changes nothing',
-    ('part of a condition in ids_not_mapped', 'every_id_is_mapped'):
-        'it spares two reads of /proc: missing_ids asks the same',
     ('part of a condition in calls_blocked', 'not platform.may_be_filtered()'):
         'without a filter the kernel answers, and the calls are only spared',
     ('part of a condition in io_uring_registered', 'OTHER_CALL_NUMBERS)'):
