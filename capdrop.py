@@ -2123,8 +2123,6 @@ def plain_value(value):
         return value
     if value is None:
         return value
-    if isinstance(value, frozenset):                # has no order
-        return sorted(value)
     return list(value)
 
 
