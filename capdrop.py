@@ -1460,12 +1460,10 @@ PLAIN = IN_WORD.translate(None, b'\xff\xfd\xfc')        # a word may begin with 
 BRACKET_OR_QUOTE = b'{', b'}', b'(', b')', b'[', b']', b'"'
 NOT_TOKENS = '"', COMMENT                   # what is open here is no place for tokens
 
-WINDOW, SMALL_WINDOW = 16384, 128      # bytes looked at at once, and after a stop
-LONGEST_SKIPPED = 65536            # a line longer than this is left to the tokens
-MOST_OPEN = 64                   # with so many brackets open nothing is skipped
-
-
-SKIPS_LINES = True          # False: this chapter does nothing, and reading takes longer
+WINDOW, SMALL_WINDOW = 16384, 128       # bytes looked at at once, and after a stop
+LONGEST_SKIPPED = 65536                 # a line longer than this is left to the tokens
+MOST_OPEN = 64                          # with so many brackets open nothing is skipped
+SKIPS_LINES = True                      # False: nothing is skipped, and reading takes longer
 
 
 class Skipping:
@@ -2625,7 +2623,7 @@ class Libcap:
                     self.cap_set_flag(self.filled, flag, len(some), values, CAP_SET)
         return self.filled
 
-    def takes(self, number):
+    def must_take(self, number):
         """OSError if this libcap is older than a capability: it would leave that one out."""
         self.cap_get_flag(self.filled, number, CAP_EFFECTIVE, self.answer)
 
@@ -2659,7 +2657,7 @@ def libcap_or_none(last):
     """A libcap that takes all capabilities of the kernel, up to the last one."""
     try:
         libcap = Libcap()
-        libcap.takes(last)
+        libcap.must_take(last)
     except OSError:
         return None
     return libcap
@@ -3239,7 +3237,7 @@ def descriptors_of(tasks, number):
     try:
         directory = posix.open('%d/fd' % number, os.O_RDONLY | O_DIRECTORY, dir_fd=tasks)
     except OSError:
-        return result                                # not for this user to see, or it has ended
+        return result                               # not for this user to see, or it has ended
     try:
         for name in posix.listdir(directory):
             path = link_or_none(name, directory)
@@ -3334,7 +3332,7 @@ class Target:
                 None if there is none
     groups      sorted; None: none are named
     sets        {'permitted': set, ...}; None: the option is absent
-    writer_names {(kind, id): name} of those who could rewrite a file, for messages
+    writer_names    {(kind, id): name} of those who could rewrite a file, for messages
     """
     __slots__ = ('platform', 'uid', 'gid', 'account', 'default', 'groups', 'sets',
                  'writer_names')
@@ -3592,7 +3590,7 @@ def fields_asked(target, found, rights, exec, no_new_privs):
     if target.uid is not None:
         uid = target.uid
     elif 'user' not in rights:
-        uid = found.uid[1]                           # it stays who it is
+        uid = found.uid[1]                          # it stays who it is
     elif account is not None:
         uid = account.uid
     else:
@@ -4232,7 +4230,7 @@ class Linux(LinuxCalls):
         inheritable = ambient | sets.get('inheritable', NO_CAPABILITIES)
         goal = {'permitted': permitted, 'effective': effective, 'inheritable': inheritable,
                 'ambient': ambient}
-        if with_ids.securebits is not None:             # from outside they cannot be seen
+        if with_ids.securebits is not None:         # from outside they cannot be seen
             goal['securebits'] = self.securebits(with_ids)
             goal['keepcaps'] = int(bool(goal['securebits'] & SECBIT_KEEP_CAPS))
         if no_new_privs:            # else the bounding set stays: setuid programs need it
@@ -4245,7 +4243,7 @@ class Linux(LinuxCalls):
         bits = with_ids.securebits
         if not bits & SECBIT_KEEP_CAPS_LOCKED:      # locked: it stays, so the goal has it too
             bits &= ~SECBIT_KEEP_CAPS
-        if 0 in with_ids.uid:                           # or exec would give uid 0 everything
+        if 0 in with_ids.uid:                       # or exec would give uid 0 everything
             bits |= SECBIT_NOROOT | SECBIT_NOROOT_LOCKED
         return bits
 
@@ -5262,7 +5260,7 @@ def become(request, command, quiet):
         return last_drop[1]                         # in a jail no name could be looked up
     target = request.find_target()
     if request.security.chroot is not None and command is None:
-        or_refuse(preload)                           # a command brings what it needs
+        or_refuse(preload)                          # a command brings what it needs
     silence = Silence()
     try:
         return drop_in_silence(silence, request, target, command, quiet)
@@ -5286,7 +5284,7 @@ def drop_in_silence(silence, request, target, command, quiet):
     process = or_refuse(unshare_and_look, target.platform, security.chroot)
     try:
         case = or_refuse(Case, security, target, process, request.exec,
-                        request.no_new_privs, command)
+                         request.no_new_privs, command)
         steps, attempts = or_refuse(steps_and_attempts, case)
         or_refuse(raise_refusals, case, steps, attempts, request)
         warnings = or_refuse(write_warnings, case, quiet)
@@ -6409,7 +6407,7 @@ def provenance(security):
     for option, places in security.where.items():
         *earlier, last = places
         result[option] = {'value': getattr(security, option), 'from': dict_of_place(last),
-                         'overrode': [dict_of_place(place) for place in earlier]}
+                          'overrode': [dict_of_place(place) for place in earlier]}
     return result
 
 
@@ -6475,7 +6473,7 @@ def audit_verb(arguments):
     for pid in pids:
         try:
             audits.append(or_refuse(audit_process, security, target, pid,
-                                   arguments.no_new_privs))
+                                    arguments.no_new_privs))
         except NoSuchProcess as error:
             if directory is None:
                 raise
@@ -6556,13 +6554,12 @@ def pids_listed_in(path, is_asked_for):
     try:
         return [int(word) for word in contents(path).split()]
     except OSError as error:
-        if error.errno == errno.EOPNOTSUPP and is_asked_for:
+        if error.errno != errno.EOPNOTSUPP:
+            raise_unless_gone(error)
+        elif is_asked_for:
             raise RefusedError('%s lists no processes: audit the group above it, which this '
                                'one is a part of (threaded)' % printable(path)) from None
-        if error.errno == errno.EOPNOTSUPP:         # a threaded one: the group above lists them
-            return []
-        raise_unless_gone(error)
-        return []
+        return []                                   # gone, or listed by the group above
 
 
 def raise_unless_gone(error):
