@@ -366,11 +366,16 @@ def test_a_plan_leaves_ids_that_are_not_mapped_as_they_are():
 
 # ---------------------------------------------------------------------------- calls that a filter blocks
 
+def block(*names):
+    """Let these calls fail with EPERM."""
+    install([(HERE.numbers[name],) for name in names], RET_ERRNO | errno.EPERM)
+
+
 def blocked(*names):
-    """A function that lets these calls fail with EPERM."""
+    """A function that does so, in a group."""
     def prepare():
         set_groups([4])
-        install([(HERE.numbers[name],) for name in names], RET_ERRNO | errno.EPERM)
+        block(*names)
     return prepare
 
 
@@ -395,8 +400,7 @@ def test_what_is_blocked_does_not_matter_where_nothing_is_to_be_done():
 
     def prepare():
         capdrop.drop(capdrop.Security(**AS_1111))
-        blocked_now()
-    blocked_now = lambda: install([(HERE.numbers[name],) for name in ('setresuid', 'capset')], RET_ERRNO | errno.EPERM)
+        block('setresuid', 'capset')
     assert plan_of(prepare, AS_1111) == ([], [])
 
 
